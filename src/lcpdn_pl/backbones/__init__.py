@@ -1,0 +1,1 @@
+"""Frozen backbones behind small protocols: image encoder, text encoder, diffusion features."""

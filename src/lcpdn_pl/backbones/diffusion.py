@@ -1,0 +1,259 @@
+"""The prompted diffusion UNet: features of noised images from a frozen denoiser.
+
+Equation numbers are those of the package's method page, ``models/lcpdn/README.md``.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from lcpdn_pl.backbones import weights
+from lcpdn_pl.backbones.base import FrozenBackbone
+from lcpdn_pl.backbones.guided_diffusion import read_guided_diffusion
+from lcpdn_pl.errors import WeightsError
+
+__all__ = ["DiffusionFeatures", "alpha_bar", "create_denoiser", "read_guided_diffusion"]
+
+SMALL = "lcpdn-ddpm-small"
+
+
+def alpha_bar(num_steps: int = 1000) -> Tensor:
+    """Cumulative signal rate of the linear noise schedule, float32 [num_steps].
+
+    Ho et al., "Denoising diffusion probabilistic models", NeurIPS 2020: beta runs linearly from
+    1e-4 to 0.02 and abar_t is the product of 1 - beta up to t.
+    """
+    beta = torch.linspace(1e-4, 0.02, num_steps, dtype=torch.float64)
+    return torch.cumprod(1 - beta, dim=0).float()
+
+
+class _Block(nn.Module):
+    """One block as guided-diffusion counts them: modules that share input, skip and embedding."""
+
+    def __init__(
+        self,
+        resnet: nn.Module,
+        attention: nn.Module | None = None,
+        upsampler: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.resnet = resnet
+        self.attention = attention
+        self.upsampler = upsampler
+
+    def forward(self, hidden: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
+        if skip is not None:
+            hidden = torch.cat([hidden, skip], dim=1)
+        hidden = self.resnet(hidden, embedding)
+        if self.attention is not None:
+            hidden = self.attention(hidden)
+        if self.upsampler is not None:
+            hidden = self.upsampler(hidden, embedding)
+        return hidden
+
+
+def _input_blocks(unet: UNet2DModel) -> nn.ModuleList:
+    blocks = nn.ModuleList()
+    for level in unet.down_blocks:
+        attentions = getattr(level, "attentions", [None] * len(level.resnets))
+        blocks.extend(map(_Block, level.resnets, attentions))
+        blocks.extend(map(_Block, level.downsamplers or []))
+    return blocks
+
+
+def _output_blocks(unet: UNet2DModel) -> list[_Block]:
+    blocks = []
+    for level in unet.up_blocks:
+        attentions = getattr(level, "attentions", [None] * len(level.resnets))
+        # An upsampling residual block belongs to the last block of its level.
+        upsamplers = [None] * (len(level.resnets) - 1) + list(level.upsamplers or [None])
+        blocks += map(_Block, level.resnets, attentions, upsamplers)
+    return blocks
+
+
+class DiffusionFeatures(FrozenBackbone):
+    """Decoder features of a frozen denoiser at several noise levels (CPRFL, part 2).
+
+    For each step t: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (eq. 4), the embedding of t plus
+    the prompt conditions every residual block (eq. 5), and the outputs of the chosen decoder
+    blocks are the features (eq. 6). One eps serves all images and steps, so that the features of
+    an image are a fixed function of it and of the prompt. The denoiser is cut after the deepest
+    chosen block: what lies above is neither run nor kept.
+
+    A denoiser whose input has 3 * p * p channels takes the image with each p x p patch folded
+    into channels.
+
+    Args:
+        unet: The denoiser. Its conditioning must be on the timestep alone.
+        blocks: Decoder blocks, counted as guided-diffusion's ``output_blocks``, ascending.
+        steps: Timesteps in 0..999, e.g. ``[50, 150, 250]``.
+        noise: eps [1, 3, H, W]; ``None`` draws it from ``noise_seed`` at each image size.
+        noise_seed: Seed of eps.
+        step_batch: Timesteps that run in one batch; ``None`` runs all of them together.
+        gradient_checkpointing: Recompute each block in the backward pass of the prompt instead
+            of keeping its activations.
+        name: Name for logs and tables.
+        pretrained: Whether the denoiser's weights were trained.
+
+    Attributes:
+        channels: Channels of each feature map, S * C_k.
+        embed_width: Width d of the time embedding, and of a prompt.
+        divisor: Image sides must be multiples of this.
+
+    Raises:
+        ValueError: If a block or step is out of range or the blocks are not ascending.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        blocks: Sequence[int],
+        steps: Sequence[int],
+        noise: Tensor | None = None,
+        noise_seed: int = 0,
+        step_batch: int | None = None,
+        gradient_checkpointing: bool = False,
+        name: str = "unet",
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        output_blocks = _output_blocks(unet)
+        signal = alpha_bar()
+        if not blocks or list(blocks) != sorted(set(blocks) & set(range(len(output_blocks)))):
+            raise ValueError(
+                f"blocks={list(blocks)} must be ascending numbers of decoder blocks; this denoiser "
+                f"has blocks 0 to {len(output_blocks) - 1}."
+            )
+        if not steps or not set(steps) <= set(range(len(signal))):
+            raise ValueError(
+                f"steps={list(steps)} must be timesteps between 0 and {len(signal) - 1}."
+            )
+        self.time_proj = unet.time_proj
+        self.time_embedding = unet.time_embedding
+        self.conv_in = unet.conv_in
+        self.input_blocks = _input_blocks(unet)
+        self.mid_block = unet.mid_block
+        self.output_blocks = nn.ModuleList(output_blocks[: max(blocks) + 1])
+
+        self.blocks = list(blocks)
+        self.step_batch = step_batch or len(steps)
+        self.noise_seed = noise_seed
+        self.gradient_checkpointing = gradient_checkpointing
+        self.patch = math.isqrt(unet.config.in_channels // 3)
+        self.divisor = self.patch * 2 ** (len(unet.config.block_out_channels) - 1)
+        self.embed_width: int = unet.time_embedding.linear_2.out_features
+        self.channels = [
+            output_blocks[block].resnet.conv2.out_channels * len(steps) for block in blocks
+        ]
+        self.register_buffer("noise", noise, persistent=False)
+        self.register_buffer("timesteps", torch.tensor(list(steps)), persistent=False)
+        self.register_buffer("signal", signal[list(steps)], persistent=False)
+        self.freeze(name, pretrained)
+
+    def forward(self, image: Tensor, prompt: Tensor | None = None) -> list[Tensor]:
+        """Computes the features of the chosen blocks.
+
+        Args:
+            image: x_0 [B, 3, H, W] in [-1, 1].
+            prompt: TextProj(E) [B, d], added to the embedding of every timestep; gradients reach
+                it through the frozen denoiser. ``None`` is the plain time embedding.
+
+        Returns:
+            One tensor [B, S * C_k, H_k, W_k] a block; channels are grouped by timestep.
+
+        Raises:
+            ValueError: If the image's sides do not suit the denoiser.
+        """
+        needs_gradient = prompt is not None and prompt.requires_grad and torch.is_grad_enabled()
+        with torch.set_grad_enabled(needs_gradient):
+            parts = [
+                self._run(self.noised(image, signal), timesteps, prompt)
+                for timesteps, signal in zip(
+                    self.timesteps.split(self.step_batch),
+                    self.signal.split(self.step_batch),
+                    strict=True,
+                )
+            ]
+            return [torch.cat(block, dim=1) for block in zip(*parts, strict=True)]
+
+    def noised(self, image: Tensor, signal: Tensor) -> Tensor:
+        """x_t of each abar_t in ``signal`` [S], as [S, B, 3, H, W] (eq. 4)."""
+        height, width = image.shape[-2:]
+        if height % self.divisor or width % self.divisor:
+            raise ValueError(
+                f"Image is {height} x {width}, but the sides must be multiples of {self.divisor} "
+                f"for {self.name}; resize it to {-(-height // self.divisor) * self.divisor} x "
+                f"{-(-width // self.divisor) * self.divisor}."
+            )
+        noise = self.noise
+        if noise is None:
+            generator = torch.Generator().manual_seed(self.noise_seed)
+            noise = torch.randn(1, 3, height, width, generator=generator).to(image)
+        rate = signal.view(-1, 1, 1, 1, 1)
+        return rate.sqrt() * image + (1 - rate).sqrt() * noise
+
+    def _run(self, noised: Tensor, timesteps: Tensor, prompt: Tensor | None) -> list[Tensor]:
+        """One pass of the denoiser over [S, B, 3, H, W], steps and images in one batch."""
+        num_steps, batch = noised.shape[:2]
+        embedding = self.time_embedding(self.time_proj(timesteps).to(noised.dtype))
+        embedding = embedding.repeat_interleave(batch, dim=0)
+        if prompt is not None:
+            embedding = embedding + prompt.repeat(num_steps, 1)
+
+        hidden = self.conv_in(F.pixel_unshuffle(noised.flatten(0, 1), self.patch))
+        skips = [hidden]
+        for block in self.input_blocks:
+            hidden = self._through(block, hidden, embedding)
+            skips.append(hidden)
+        hidden = self._through(self.mid_block, hidden, embedding)
+        features = []
+        for index, block in enumerate(self.output_blocks):
+            hidden = self._through(block, hidden, embedding, skips.pop())
+            if index in self.blocks:
+                grouped = hidden.unflatten(0, (num_steps, batch)).transpose(0, 1)
+                features.append(grouped.flatten(1, 2))
+        return features
+
+    def _through(self, block: nn.Module, *args: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            output: Tensor = checkpoint(block, *args, use_reentrant=False)
+        else:
+            output = block(*args)
+        return output
+
+
+def create_denoiser(name: str, random_seed: int = 0) -> tuple[UNet2DModel, bool]:
+    """Creates a denoiser.
+
+    Args:
+        name: ``lcpdn-ddpm-small:random``, the small denoiser with random weights; the folder of a
+            diffusers ``UNet2DModel``; or a guided-diffusion checkpoint, ``*.pt`` or
+            ``*.safetensors``.
+        random_seed: Seed of random weights.
+
+    Returns:
+        The denoiser, and whether its weights are pretrained.
+
+    Raises:
+        WeightsError: If the name is of no such form or the weights do not load.
+    """
+    if name == f"{SMALL}:random":
+        return weights.random_unet(weights.ddpm_small_config(), random_seed), False
+    path = Path(name)
+    if path.is_dir():
+        try:
+            return UNet2DModel.from_pretrained(path), True
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{path} is no folder of a diffusers UNet2DModel: {error}") from error
+    if path.suffix in {".pt", ".safetensors"}:
+        return read_guided_diffusion(path), True
+    raise WeightsError(
+        f"Unknown denoiser {name!r}; expected '{SMALL}:random', the folder of a diffusers "
+        "UNet2DModel, or a guided-diffusion checkpoint (.pt or .safetensors)."
+    )

@@ -1,0 +1,132 @@
+"""Frozen image encoders: an image becomes tokens that the prompt attends to."""
+
+from abc import abstractmethod
+
+import open_clip
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcpdn_pl.backbones import weights
+from lcpdn_pl.backbones.base import FrozenBackbone
+from lcpdn_pl.errors import WeightsError
+
+
+class ImageEncoder(FrozenBackbone):
+    """Turns an image into tokens.
+
+    Attributes:
+        width: Width of a token, D_I.
+    """
+
+    width: int
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Tensor:
+        """Encodes a batch of images.
+
+        Args:
+            image: [B, 3, H, W] in [-1, 1]; the encoder normalises for itself.
+
+        Returns:
+            Tokens [B, M, D_I].
+        """
+
+
+class EfficientNetTokens(ImageEncoder):
+    """EfficientNet-Lite0: the last feature map at stride 32, one token a position.
+
+    Tan and Le, "EfficientNet", ICML 2019; the Lite variant is Google's, without
+    squeeze-and-excitation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(4,))
+        self.width = self.net.feature_info.channels()[-1]
+        self.net.load_state_dict(weights.efficientnet_lite0(self.net.state_dict()))
+        self.freeze("efficientnet-lite0", pretrained=True)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See :meth:`ImageEncoder.forward`; M = (H / 32) * (W / 32)."""
+        # The weights expect (x - 127) / 128 of 0..255, and image is (x - 127.5) / 127.5.
+        (features,) = self.net((image * 127.5 + 0.5) / 128)
+        return features.flatten(2).transpose(1, 2)
+
+
+class OpenClipTokens(ImageEncoder):
+    """The vision transformer of an OpenCLIP model: class token and patch tokens.
+
+    Radford et al., "Learning transferable visual models from natural language supervision",
+    ICML 2021. Images are resized to the size that the model was trained at.
+
+    Args:
+        architecture: OpenCLIP model name, e.g. ``ViT-B-16``.
+        checkpoint: Pretrained tag, e.g. ``openai``, or path of a weights file.
+
+    Raises:
+        WeightsError: If the model is unknown, has no patch tokens, or cannot be fetched.
+    """
+
+    def __init__(self, architecture: str, checkpoint: str) -> None:
+        super().__init__()
+        try:
+            model = open_clip.create_model(architecture, pretrained=checkpoint)
+        except (RuntimeError, OSError) as error:
+            raise WeightsError(
+                f"OpenCLIP could not load {architecture!r} with weights {checkpoint!r}: {error}. "
+                "Give a known architecture and tag or the path of a weights file; without network, "
+                "fetch the weights on another machine and give their path."
+            ) from error
+        visual = model.visual
+        if not hasattr(visual, "class_embedding"):
+            raise WeightsError(
+                f"OpenCLIP model {architecture!r} is no vision transformer with patch tokens; "
+                "use one such as ViT-B-16."
+            )
+        self.visual: nn.Module = visual
+        self.size: tuple[int, int] = tuple(visual.image_size)
+        self.width = visual.class_embedding.shape[0]
+        for name in ("mean", "std"):
+            value = torch.tensor(getattr(visual, f"image_{name}")).view(1, 3, 1, 1)
+            self.register_buffer(name, value, persistent=False)
+        self.freeze(f"open_clip/{architecture}/{checkpoint}", pretrained=True)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See :meth:`ImageEncoder.forward`; the class token comes first."""
+        image = F.interpolate(
+            image, self.size, mode="bicubic", align_corners=False, antialias=True
+        ).clamp(-1, 1)
+        image = ((image + 1) / 2 - self.get_buffer("mean")) / self.get_buffer("std")
+        features = self.visual.forward_intermediates(  # type: ignore[operator]
+            image,
+            indices=1,
+            normalize_intermediates=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+        )
+        patches = features["image_intermediates"][-1]
+        return torch.cat([features["image_intermediates_prefix"][-1], patches], dim=1)
+
+
+def create_image_encoder(name: str) -> ImageEncoder:
+    """Creates a frozen image encoder.
+
+    Args:
+        name: ``efficientnet-lite0`` (embedded), or ``open_clip/ARCHITECTURE/CHECKPOINT``, where
+            CHECKPOINT is a pretrained tag or the path of a weights file.
+
+    Raises:
+        WeightsError: If the name is of neither form, or its weights cannot be loaded.
+    """
+    if name == "efficientnet-lite0":
+        return EfficientNetTokens()
+    match name.split("/", 2):
+        case ["open_clip", architecture, checkpoint]:
+            return OpenClipTokens(architecture, checkpoint)
+    raise WeightsError(
+        f"Unknown image encoder {name!r}; expected 'efficientnet-lite0' or "
+        "'open_clip/ARCHITECTURE/CHECKPOINT', e.g. 'open_clip/ViT-B-16/openai'."
+    )

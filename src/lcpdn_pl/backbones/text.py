@@ -1,0 +1,112 @@
+"""Frozen text encoders: a report becomes tokens and a mask of the valid ones."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModel, AutoTokenizer
+
+from lcpdn_pl.backbones import weights
+from lcpdn_pl.backbones.base import FrozenBackbone
+from lcpdn_pl.errors import WeightsError
+
+
+class TextEncoder(FrozenBackbone):
+    """A transformers encoder; its last hidden states are the report tokens.
+
+    Each distinct report is encoded once and kept, so a report costs one forward pass a run.
+
+    Args:
+        source: Folder, or hub id, of a transformers encoder with its tokenizer.
+        revision: Commit of the hub repository; ``None`` for a folder.
+        max_tokens: Longer reports are cut to this many tokens, [CLS] and [SEP] included.
+        name: Name for logs and tables.
+        cache_size: Reports that are kept at most; the least recently used one goes first.
+
+    Attributes:
+        width: Width of a token, D_T.
+        encoded: Number of reports encoded so far, repetitions not counted.
+
+    Raises:
+        WeightsError: If the encoder is neither on disk nor reachable.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        revision: str | None = None,
+        max_tokens: int = 64,
+        name: str | None = None,
+        cache_size: int = 4096,
+    ) -> None:
+        super().__init__()
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            # Half-precision files would otherwise load as such.
+            self.net = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise WeightsError(
+                f"Text encoder {source!r} could not be loaded: {str(error).splitlines()[0]} "
+                "Give the folder or the hub id of a transformers encoder; without network, fetch "
+                "it on another machine and give the folder."
+            ) from error
+        self.width: int = self.net.config.hidden_size
+        self.max_tokens = min(max_tokens, self.tokenizer.model_max_length)
+        self.cache_size = cache_size
+        self.encoded = 0
+        self._cache: OrderedDict[str, Tensor] = OrderedDict()
+        self.freeze(name or source, pretrained=True)
+
+    def forward(self, reports: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Encodes a batch of reports.
+
+        Returns:
+            Tokens [B, N, D_T] and a mask [B, N], true where a token is valid and false where it
+            pads a shorter report.
+        """
+        missing = [text for text in dict.fromkeys(reports) if text not in self._cache]
+        if missing:
+            self._encode(missing)
+        device = next(self.net.parameters()).device
+        encoded = []
+        for text in reports:
+            self._cache.move_to_end(text)
+            encoded.append(self._cache[text].to(device))
+        lengths = torch.tensor([len(tokens) for tokens in encoded], device=device)
+        tokens = pad_sequence(encoded, batch_first=True)
+        valid = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
+        while len(self._cache) > self.cache_size:
+            self._cache.popitem(last=False)
+        return tokens, valid
+
+    @torch.no_grad()
+    def _encode(self, texts: list[str]) -> None:
+        device = next(self.net.parameters()).device
+        batch = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(device)
+        # In full precision whatever the caller's autocast, since these values are kept.
+        with torch.autocast(device.type, enabled=False):
+            hidden = self.net(**batch).last_hidden_state
+        for text, tokens, valid in zip(texts, hidden, batch["attention_mask"], strict=True):
+            self._cache[text] = tokens[valid.bool()].cpu()
+        self.encoded += len(texts)
+
+
+def create_text_encoder(name: str, max_tokens: int = 64) -> TextEncoder:
+    """Creates a frozen text encoder.
+
+    Args:
+        name: ``minilm-l6`` (embedded), the folder of a transformers encoder, or a hub id with its
+            revision, ``owner/model@COMMIT``.
+        max_tokens: Longer reports are cut to this many tokens.
+
+    Raises:
+        WeightsError: If the encoder cannot be loaded.
+    """
+    if name == "minilm-l6":
+        return TextEncoder(str(weights.minilm_l6()), max_tokens=max_tokens, name=name)
+    source, _, revision = name.partition("@")
+    return TextEncoder(source, revision or None, max_tokens, name=name)

@@ -1,0 +1,268 @@
+"""What a run leaves behind: configuration, pictures, tables and masks."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning
+import numpy as np
+import pandas as pd
+from lightning.pytorch.callbacks import BasePredictionWriter, Callback
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from lcpdn_pl.data.dataset import Batch
+from lcpdn_pl.data.masks import resize_mask
+from lcpdn_pl.metrics import IGNORE
+from lcpdn_pl.plotting import Panel, overlay_sheet
+from lcpdn_pl.tasks.base import RULES, SegmentationTask
+
+CONFIG = "config.yaml"
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(partial, path)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the configuration of a fit into its run folder, from where a test restores it."""
+
+    def save_config(
+        self, trainer: lightning.Trainer, _pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Called by Lightning at the start of a run, on the first process."""
+        if stage == "fit":
+            content = self.parser.dump(self.config, skip_none=False)
+            write_whole(Path(trainer.default_root_dir, CONFIG), content)
+
+
+class RunSummary(Callback):
+    """Prints what is about to run: data, backbones, trainable and frozen parameters."""
+
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Called by Lightning once data and network stand."""
+        if not trainer.is_global_zero or not isinstance(pl_module, SegmentationTask):
+            return
+        trainable, frozen = pl_module.network.count_parameters()
+        table = Table(title=f"lcpdn {stage}", show_header=False, title_justify="left")
+        samples = trainer.datamodule.samples  # type: ignore[attr-defined]
+        counts = samples["split"].value_counts(sort=False)
+        table.add_row("data", f"{trainer.datamodule.name}: " + ", ".join(  # type: ignore[attr-defined]
+            f"{count} {split}" for split, count in counts.items()
+        ))
+        table.add_row("network", type(pl_module.network).__name__)
+        for name, description in pl_module.network.describe_backbones().items():
+            table.add_row(f"  {name}", description)
+        table.add_row("parameters", f"{trainable:,} trainable, {frozen:,} frozen")
+        table.add_row("run folder", str(trainer.default_root_dir))
+        Console().print(table)
+
+
+class OverlaySheets(Callback):
+    """Logs overlay sheets of the first validation images to TensorBoard.
+
+    Args:
+        every_n_epochs: Epochs from one sheet to the next; the last epoch always gets one.
+        rows: Images on a sheet.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, rows: int = 6) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.rows = rows
+        self._panels: list[Panel] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002 - Lightning's signature
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int = 0,  # noqa: ARG002
+    ) -> None:
+        """Keeps the first images of an epoch whose sheet is due."""
+        epoch = trainer.current_epoch + 1
+        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        if due and not trainer.sanity_checking:
+            room = self.rows - len(self._panels)
+            self._panels += panels(batch, outputs)[:room]
+
+    def on_validation_epoch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Draws what was kept."""
+        if self._panels and isinstance(trainer.logger, TensorBoardLogger):
+            sheet = overlay_sheet(self._panels, f"validation, epoch {trainer.current_epoch + 1}")
+            trainer.logger.experiment.add_figure("val/overlay", sheet, trainer.global_step)
+        self._panels = []
+
+
+class TestReport(Callback):
+    """Writes a test's results and prints them.
+
+    Into ``<run folder>/test/<data>/`` go ``per_image.csv``, ``metrics.csv``, ``metrics.md`` and
+    ``overlay.png``; reports that were shuffled or emptied on purpose get a folder of their own.
+
+    Args:
+        rows: Images on the overlay sheet, evenly spread over the test split.
+    """
+
+    def __init__(self, rows: int = 8) -> None:
+        self.rows = rows
+        self._results: list[dict[str, Any]] = []
+        self._panels: list[Panel] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,  # noqa: ARG002
+    ) -> None:
+        """Keeps the image's row and, if its turn comes, its panel."""
+        self._results.append(outputs["row"])
+        count = int(trainer.num_test_batches[0])
+        if batch_idx in np.linspace(0, count - 1, min(self.rows, count)).round():
+            self._panels += panels(batch, outputs["logits"])
+
+    def on_test_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Writes everything."""
+        assert isinstance(pl_module, SegmentationTask)  # noqa: S101 - the only one with rows
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        name = data.name if data.test_reports == "right" else f"{data.name}_{data.test_reports}"
+        folder = Path(trainer.default_root_dir, "test", name)
+        metrics = _metrics_table(trainer.callback_metrics)
+        backbones = pl_module.network.describe_backbones()
+        caption = "; ".join(f"{part}: {what}" for part, what in backbones.items())
+        title = f"{type(pl_module.network).__name__} on {name}, {len(self._results)} test images"
+        write_whole(folder / "per_image.csv", pd.DataFrame(self._results).to_csv(index=False))
+        write_whole(folder / "metrics.csv", metrics.to_csv(index=False))
+        write_whole(folder / "metrics.md", _markdown(metrics, title, caption))
+        save_figure(overlay_sheet(self._panels, title), folder / "overlay.png")
+        _print_table(metrics, title, caption)
+        Console().print(f"Per-image results, tables and overlay sheet: {folder}", soft_wrap=True)
+        self._results, self._panels = [], []
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes each predicted mask, 0 or 255 at the image's own size, and an overlay sheet.
+
+    Into ``<run folder>/predict/<data>/``.
+
+    Args:
+        rows: Images on the overlay sheet, the first ones.
+    """
+
+    def __init__(self, rows: int = 8) -> None:
+        super().__init__(write_interval="batch")
+        self.rows = rows
+        self._panels: list[Panel] = []
+
+    def write_on_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+        prediction: Tensor,
+        batch_indices: Any,  # noqa: ARG002
+        batch: Batch,
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Called by Lightning with the probability [1, H, W] of one image."""
+        mask = (prediction[0] > 0.5).byte().cpu().numpy()
+        _, png = cv2.imencode(".png", mask * 255)
+        write_whole(_predict_folder(trainer) / f"{batch['name'][0]}.png", png.tobytes())
+        if len(self._panels) < self.rows:
+            height, width = batch["image"].shape[-2:]
+            small = resize_mask(mask, (height, width), "native")
+            logits = np.stack([1.0 - small, small])[None]
+            self._panels += panels(batch, batch["image"].new_tensor(logits))
+
+    def on_predict_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+    ) -> None:
+        """Writes the sheet and says where everything is."""
+        folder = _predict_folder(trainer)
+        title = f"{type(pl_module.network).__name__}, predictions"
+        save_figure(overlay_sheet(self._panels, title), folder / "overlay.png")
+        Console().print(f"Predicted masks and overlay sheet: {folder}", soft_wrap=True)
+        self._panels = []
+
+
+def panels(batch: Batch, logits: Tensor) -> list[Panel]:
+    """Panels of a batch at the network's size, whatever size its masks have."""
+    size = (batch["image"].shape[-2], batch["image"].shape[-1])
+    result = []
+    for index, name in enumerate(batch["name"]):
+        mask = resize_mask(batch["mask"][index].byte().cpu().numpy(), size, "native")
+        result.append(
+            Panel(
+                batch["image"][index],
+                batch["text"][index],
+                name,
+                logits[index].argmax(dim=0),
+                None if (mask == IGNORE).all() else logits.new_tensor(mask).long(),
+            )
+        )
+    return result
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, dpi=130, format="png")
+    os.replace(partial, path)
+
+
+def _predict_folder(trainer: lightning.Trainer) -> Path:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    return Path(trainer.default_root_dir, "predict", data.name)
+
+
+def _metrics_table(logged: Mapping[str, Tensor]) -> pd.DataFrame:
+    """One row a mask rule, in percent."""
+    names = ("dice", "iou", "dice_global", "iou_global")
+    return pd.DataFrame(
+        [
+            {"mask rule": rule}
+            | {name: 100 * float(logged[f"test/{rule}/{name}"]) for name in names}
+            for rule in RULES
+        ]
+    )
+
+
+def _markdown(metrics: pd.DataFrame, title: str, caption: str) -> str:
+    lines = [" | ".join(metrics.columns), " | ".join("---" for _ in metrics.columns)]
+    for rule, *values in metrics.itertuples(index=False):
+        lines.append(" | ".join([rule, *(f"{value:.2f}" for value in values)]))
+    rows = "\n".join(f"| {line} |" for line in lines)
+    return f"# {title}\n\n{rows}\n\nBackbones: {caption or 'none'}\n"
+
+
+def _print_table(metrics: pd.DataFrame, title: str, caption: str) -> None:
+    table = Table(title=title, caption=caption or None, title_justify="left")
+    for column in metrics.columns:
+        table.add_column(column, justify="left" if column == "mask rule" else "right")
+    for rule, *values in metrics.itertuples(index=False):
+        table.add_row(rule, *(f"{value:.2f}" for value in values))
+    Console().print(table)

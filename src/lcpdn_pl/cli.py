@@ -1,0 +1,196 @@
+"""The command line ``lcpdn``: Lightning's CLI with run folders and strict checkpoints."""
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+
+from lcpdn_pl import __version__
+from lcpdn_pl.callbacks import (
+    CONFIG,
+    OverlaySheets,
+    PredictionWriter,
+    RunSummary,
+    SaveConfig,
+    TestReport,
+)
+from lcpdn_pl.data import SegmentationDataModule
+from lcpdn_pl.errors import CheckpointError, LCPDNError
+from lcpdn_pl.models import NETWORKS
+from lcpdn_pl.tasks import SegmentationTask
+
+# What may differ from the run that made a checkpoint: where data lie, how they are loaded, how
+# much memory a pass takes. All else of the model, and of the data it was trained for, must not.
+FREE_MODEL = {"step_batch", "gradient_checkpointing"}
+FREE_DATA = {"root", "batch_size", "num_workers", "test_reports"}
+
+
+class LCPDNCLI(LightningCLI):
+    """Lightning's CLI, in which a run lives in one folder and a checkpoint knows its run.
+
+    - ``fit`` starts ``<trainer.default_root_dir, or runs>/<dataset>/<method>/<stamp>``, or goes
+      on in the run of ``--ckpt_path``.
+    - ``validate``, ``test`` and ``predict`` refuse to work without ``--ckpt_path``; the
+      configuration beside it restores model and data.
+    - An argument that contradicts that configuration is an error.
+    - ``trainer.precision: null`` is mixed precision on a GPU and full precision on a CPU.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(
+            SegmentationTask,
+            SegmentationDataModule,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults={
+                "precision": None,
+                "callbacks": [RunSummary(), OverlaySheets(), TestReport(), PredictionWriter()],
+            },
+            seed_everything_default=0,
+            parser_kwargs={"prog": "lcpdn", "version": __version__},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=list(args),
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the arguments on top of the configuration of the checkpoint's run."""
+        self.checkpoint = _find_checkpoint(args)
+        if self.checkpoint is None:
+            self.config = parser.parse_args(args)
+            return
+        subcommand, *rest = args
+        run = [subcommand, "--config", str(self.checkpoint.with_name(CONFIG))]
+        stored, self.config = parser.parse_args(run), parser.parse_args([*run, *rest])
+        _refuse_contradictions(stored[subcommand], self.config[subcommand])
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Creates the trainer on the run's folder."""
+        config = self.config_init[self.subcommand].trainer
+        folder = self.checkpoint.parent if self.checkpoint else self._new_run(config)
+        kwargs["default_root_dir"] = str(folder)
+        if config.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(str(folder), name="", version="")
+        if config.precision is None:
+            kwargs["precision"] = _precision(config.accelerator)
+        self.best = ModelCheckpoint(
+            folder,
+            filename="best",
+            monitor="val/dice",
+            mode="max",
+            save_last=True,
+            enable_version_counter=False,
+        )
+        config.callbacks = [*(config.callbacks or []), self.best]
+        return super().instantiate_trainer(**kwargs)
+
+    def _new_run(self, config: Namespace) -> Path:
+        networks = {network: name for name, network in NETWORKS.items()}
+        method = networks[type(self.model.network)]
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
+        return Path(config.default_root_dir or "runs", self.datamodule.name, method, stamp)
+
+    def after_fit(self) -> None:
+        """Says where the best checkpoint is and how to test it."""
+        if self.best.best_model_path and self.trainer.is_global_zero:
+            path = Path(self.best.best_model_path)
+            path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            Console().print(f"Best checkpoint: {path}", soft_wrap=True)
+            Console().print(f"Test it with:    lcpdn test --ckpt_path {path}", soft_wrap=True)
+
+
+def _find_checkpoint(args: Sequence[str]) -> Path | None:
+    """The checkpoint that the arguments name, if the subcommand needs or allows one."""
+    scan = ArgumentParser(add_help=False, allow_abbrev=False)
+    scan.add_argument("subcommand", nargs="?")
+    scan.add_argument("--ckpt_path")
+    scan.add_argument("-h", "--help", "--print_config", nargs="?", const=True)
+    known, _ = scan.parse_known_args(args)
+    if known.subcommand not in LightningCLI.subcommands() or known.help:
+        return None
+    if known.ckpt_path in (None, "null"):
+        if known.subcommand == "fit":
+            return None
+        raise CheckpointError(
+            f"lcpdn {known.subcommand} needs a trained network: give --ckpt_path, for example "
+            "runs/monuseg/lcpdn/STAMP/best.ckpt; lcpdn fit prints the path when it ends."
+        )
+    path = Path(known.ckpt_path)
+    for file in (path, path.with_name(CONFIG)):
+        if not file.is_file():
+            raise CheckpointError(
+                f"{file} does not exist; expected a checkpoint in its run folder, beside the "
+                f"{CONFIG} that lcpdn fit wrote. Move the whole run folder, not one file of it."
+            )
+    return path
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value
+
+
+def _refuse_contradictions(stored: Namespace, given: Namespace) -> None:
+    """Compares an explicit configuration with that of the checkpoint's run.
+
+    Raises:
+        CheckpointError: Lists every setting that differs and must not.
+    """
+    other_data = stored.data.class_path != given.data.class_path
+    wrong = []
+    for section, free in (("model", FREE_MODEL), ("data", FREE_DATA)):
+        before, after = dict(_leaves(stored[section])), dict(_leaves(given[section]))
+        for key in sorted(before.keys() | after.keys()):
+            name = key.rpartition(".")[2]
+            if name in free or before.get(key) == after.get(key):
+                continue
+            # Other data may be tested on purpose, but at the size that was trained for.
+            if section == "data" and other_data and name != "image_size":
+                continue
+            wrong.append(
+                f"  {section}.{key}: the checkpoint has {before.get(key)!r}, "
+                f"the arguments say {after.get(key)!r}"
+            )
+    if wrong:
+        raise CheckpointError(
+            "The arguments contradict the checkpoint:\n" + "\n".join(wrong) + "\nLeave them out "
+            "(the checkpoint's run folder restores model and data), or train another run with them."
+        )
+
+
+def _precision(accelerator: Any) -> str:
+    """Mixed on a GPU; full on a CPU, where half precision is many times slower."""
+    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+    return "16-mixed" if on_gpu else "32-true"
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs ``lcpdn``.
+
+    Args:
+        args: Arguments without the program's name; ``None`` takes those of the process.
+
+    Raises:
+        SystemExit: With one message, if the user's data, weights or arguments are wrong.
+    """
+    try:
+        LCPDNCLI(sys.argv[1:] if args is None else args)
+    except LCPDNError as error:
+        Console(stderr=True, soft_wrap=True).print(f"lcpdn: {error}", markup=False, style="red")
+        raise SystemExit(1) from None

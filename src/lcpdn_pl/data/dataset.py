@@ -1,0 +1,128 @@
+"""Samples as the tasks see them, and the order in which an epoch draws them."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from lcpdn_pl.data.images import read_image, read_mask
+from lcpdn_pl.data.masks import MaskRule, resize_mask
+from lcpdn_pl.data.transforms import Augmentation, resize_image, to_tensor
+from lcpdn_pl.metrics import IGNORE
+
+
+class Sample(TypedDict):
+    """One example; a batch stacks the tensors and lists the strings."""
+
+    image: Tensor
+    """float32 [3, H, W] in [-1, 1]."""
+    mask: Tensor
+    """int64 [H, W] in {0, 1}, or 255 for pixels to ignore."""
+    text: str
+    name: str
+
+
+class Batch(TypedDict):
+    """B examples."""
+
+    image: Tensor
+    mask: Tensor
+    text: list[str]
+    name: list[str]
+
+
+class SegmentationDataset(Dataset[Sample]):
+    """Reads the rows of a samples table.
+
+    Args:
+        samples: Samples table, see :mod:`lcpdn_pl.data.samples`.
+        image_size: Side of the square that images are resized to.
+        foreground: Values of a mask file that are foreground; 0 is background.
+        ignore: Value of a mask file that marks pixels to ignore.
+        mask_rule: How a mask is resized with its image; ``None`` keeps it at its own size, for
+            scoring and prediction.
+        augmentation: Applied to draws of :class:`EpochSampler`; ``None`` changes nothing.
+    """
+
+    def __init__(
+        self,
+        samples: pd.DataFrame,
+        image_size: int,
+        foreground: Collection[int],
+        ignore: int | None = None,
+        mask_rule: MaskRule | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        # Plain lists: workers share them without copying a frame at each access.
+        self.rows = samples[["image", "mask", "text", "name"]].to_numpy().tolist()
+        self.image_size = image_size
+        self.foreground = foreground
+        self.ignore = ignore
+        self.mask_rule = mask_rule
+        self.augmentation = augmentation
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, draw: int | tuple[int, int]) -> Sample:
+        """Reads one sample.
+
+        Args:
+            draw: Row number, or row number and augmentation seed.
+
+        Raises:
+            DataError: If the image or mask cannot be read or holds unexpected values.
+        """
+        index, seed = draw if isinstance(draw, tuple) else (draw, None)
+        image_path, mask_path, text, name = self.rows[index]
+        image = read_image(Path(image_path))
+        if mask_path:
+            mask = read_mask(Path(mask_path), self.foreground, self.ignore)
+        else:
+            mask = np.full(image.shape[:2], IGNORE, np.uint8)
+        image = resize_image(image, self.image_size)
+        if self.mask_rule is not None:
+            mask = resize_mask(mask, (self.image_size, self.image_size), self.mask_rule)
+        if self.augmentation is not None and seed is not None:
+            image, mask = self.augmentation(image, mask, text, seed)
+        return {
+            "image": to_tensor(np.ascontiguousarray(image)),
+            "mask": torch.from_numpy(mask.astype(np.int64)),
+            "text": text,
+            "name": name,
+        }
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Shuffled rows with an augmentation seed each; epoch and seed decide both.
+
+    Nothing depends on what was drawn before, so a resumed run draws what an uninterrupted one
+    would have drawn, with any number of workers.
+
+    Args:
+        length: Number of rows.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(self.length).tolist()
+        seeds = rng.integers(2**31, size=self.length).tolist()
+        return iter(list(zip(order, seeds, strict=True)))

@@ -1,0 +1,50 @@
+"""One's own data, listed in a manifest."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lcpdn_pl.data.datamodule import SegmentationDataModule, TestReports
+from lcpdn_pl.data.manifest import read_manifest
+from lcpdn_pl.data.masks import MaskRule
+
+
+class Manifest(SegmentationDataModule):
+    """Images, masks and reports of a table, see ``data/README.md``.
+
+    Args:
+        root: The manifest, a .csv or .jsonl file with the columns image, mask, text and split.
+        foreground: Values of a mask file that are foreground; 0 is background and any other value
+            is an error.
+        ignore: Value of a mask file that marks pixels to ignore; null for none.
+        image_size: Side that images are resized to.
+        batch_size: Training and validation batch size.
+        num_workers: Loader processes; 0 loads in the main process.
+        augment: Augment training samples.
+        mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
+        test_reports: What the test split's reports are replaced by: ``right`` (nothing),
+            ``shuffled`` or ``empty``.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        foreground: Sequence[int] = (1, 255),
+        ignore: int | None = None,
+        image_size: int = 256,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        augment: bool = True,
+        mask_rule: MaskRule = "native",
+        test_reports: TestReports = "right",
+    ) -> None:
+        super().__init__(image_size, batch_size, num_workers, augment, mask_rule, test_reports)
+        self.root = Path(root)
+        self.name = self.root.stem
+        self.foreground = tuple(foreground)
+        self.ignore = ignore
+
+    def read_samples(self) -> pd.DataFrame:
+        """See :meth:`SegmentationDataModule.read_samples`."""
+        return read_manifest(self.root)

@@ -1,0 +1,25 @@
+"""Segmentation networks, one folder a method."""
+
+from typing import Any
+
+from lcpdn_pl.models.base import Network
+from lcpdn_pl.models.lcpdn.network import LCPDN
+
+NETWORKS: dict[str, type[Network]] = {"lcpdn": LCPDN}
+
+__all__ = ["LCPDN", "NETWORKS", "Network", "create"]
+
+
+def create(name: str, **config: Any) -> Network:
+    """Creates a network by its method's name.
+
+    Args:
+        name: A key of ``NETWORKS``, the name of the method's overlay in ``configs/methods``.
+        **config: Arguments of the network's constructor.
+
+    Raises:
+        ValueError: If there is no such method; lists those there are.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"Unknown method {name!r}; expected one of {', '.join(NETWORKS)}.")
+    return NETWORKS[name](**config)

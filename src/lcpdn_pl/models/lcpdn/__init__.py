@@ -1,0 +1,1 @@
+"""LCPDN: see README.md beside this file."""

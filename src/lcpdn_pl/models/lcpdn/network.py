@@ -1,0 +1,159 @@
+"""LCPDN: lightweight cross-text-vision prompting diffusion network."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcpdn_pl.backbones.diffusion import DiffusionFeatures, create_denoiser
+from lcpdn_pl.backbones.image import create_image_encoder
+from lcpdn_pl.backbones.text import create_text_encoder
+from lcpdn_pl.models.base import Network
+from lcpdn_pl.models.lcpdn.fusion import LTFR, CrossAttention
+from lcpdn_pl.models.lcpdn.prompt import TextVisionPrompt
+
+
+class PixelClassifier(nn.Sequential):
+    """Two 3x3 convolutions with batch norm, then one to the two classes (eq. 11).
+
+    Args:
+        in_width: Channels of the concatenated scales.
+        widths: Channels of the two hidden layers.
+    """
+
+    def __init__(self, in_width: int, widths: tuple[int, int]) -> None:
+        layers: list[nn.Module] = []
+        for width in widths:
+            layers += [nn.Conv2d(in_width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            in_width = width
+        super().__init__(*layers, nn.Conv2d(in_width, 2, 3, padding=1))
+
+
+class LCPDN(Network):
+    """A frozen denoiser prompted by report and image, and a light fusion head on its features.
+
+    The report and image tokens become a prompt (CPRFL, part 1) that is added to the denoiser's
+    time embedding; the denoiser's decoder features at several noise levels (CPRFL, part 2) are
+    fused with the report tokens at each scale (LTFR) and classified pixel by pixel.
+
+    The defaults are the embedded backbones, which need no download; ``configs/backbones/paper.yaml``
+    holds the paper's.
+
+    Args:
+        image_encoder: See :func:`lcpdn_pl.backbones.image.create_image_encoder`.
+        text_encoder: See :func:`lcpdn_pl.backbones.text.create_text_encoder`.
+        denoiser: See :func:`lcpdn_pl.backbones.diffusion.create_denoiser`.
+        blocks: Decoder blocks of the denoiser whose outputs are the features.
+        steps: Timesteps at which the image is noised.
+        noise_seed: Seed of the one noise that all images and steps share.
+        step_batch: Timesteps that run in one batch; null runs all of them together.
+        gradient_checkpointing: Trade time for memory on the prompt's way back through the
+            denoiser.
+        max_tokens: Longer reports are cut to this many tokens.
+        cprfl: Prompt the denoiser; false leaves its plain time embedding.
+        ltfr: Fuse with LTFR; false puts a standard cross-attention block in its place.
+        prompt_gradient: Train the prompt through the denoiser; false detaches the prompt, which
+            then keeps its initial value and needs no backward pass through the denoiser.
+        prompt_width: Shared width D of the prompt's attention.
+        zero_init_prompt: Start from the plain denoiser's features.
+        width: Width h that every scale and the report are projected to.
+        normalise: Normalise the projected features of an image over channels and positions, since
+            H grows with their square. Has no parameters.
+        head_widths: Hidden channels of the pixel classifier.
+
+    Raises:
+        WeightsError: If a backbone cannot be loaded.
+        ValueError: If blocks or steps are out of range.
+    """
+
+    def __init__(
+        self,
+        image_encoder: str = "efficientnet-lite0",
+        text_encoder: str = "minilm-l6",
+        denoiser: str = "lcpdn-ddpm-small:random",
+        blocks: Sequence[int] = (6, 8, 12, 16),
+        steps: Sequence[int] = (50, 150, 250),
+        noise_seed: int = 0,
+        step_batch: int | None = None,
+        gradient_checkpointing: bool = False,
+        max_tokens: int = 64,
+        cprfl: bool = True,
+        ltfr: bool = True,
+        prompt_gradient: bool = True,
+        prompt_width: int = 384,
+        zero_init_prompt: bool = True,
+        width: int = 64,
+        normalise: bool = True,
+        head_widths: tuple[int, int] = (64, 32),
+    ) -> None:
+        super().__init__()
+        unet, pretrained = create_denoiser(denoiser)
+        self.features = DiffusionFeatures(
+            unet,
+            blocks,
+            steps,
+            noise_seed=noise_seed,
+            step_batch=step_batch,
+            gradient_checkpointing=gradient_checkpointing,
+            name=denoiser,
+            pretrained=pretrained,
+        )
+        self.text_encoder = create_text_encoder(text_encoder, max_tokens)
+        text_width = self.text_encoder.width
+        self.prompt_gradient = prompt_gradient
+        self.image_encoder = create_image_encoder(image_encoder) if cprfl else None
+        self.prompt = (
+            TextVisionPrompt(
+                text_width,
+                self.image_encoder.width,
+                prompt_width,
+                self.features.embed_width,
+                zero_init_prompt,
+            )
+            if self.image_encoder
+            else None
+        )
+        channels = self.features.channels
+        self.project_image = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.project_text = nn.ModuleList(nn.Linear(text_width, width) for _ in channels)
+        self.norm = nn.GroupNorm(1, width, affine=False) if normalise else nn.Identity()
+        self.fusion: nn.Module = LTFR(width) if ltfr else CrossAttention(width)
+        self.head = PixelClassifier(width * len(channels), head_widths)
+
+    def forward(self, image: Tensor, text: Sequence[str]) -> Tensor:
+        """See :meth:`lcpdn_pl.models.base.Network.forward`."""
+        report, valid = self.text_encoder(text)
+        prompt = None
+        if self.prompt is not None and self.image_encoder is not None:
+            with torch.no_grad():
+                tokens = self.image_encoder(image)
+            prompt = self.prompt(report, valid, tokens)
+            if not self.prompt_gradient:
+                prompt = prompt.detach()
+        scales = [
+            self._fuse(features, report, valid, project_image, project_text)
+            for features, project_image, project_text in zip(
+                self.features(image, prompt), self.project_image, self.project_text, strict=True
+            )
+        ]
+        size = image.shape[-2:]
+        logits: Tensor = self.head(
+            torch.cat([F.interpolate(scale, size, mode="bilinear") for scale in scales], dim=1)
+        )
+        return logits
+
+    def _fuse(
+        self,
+        features: Tensor,
+        report: Tensor,
+        valid: Tensor,
+        project_image: nn.Module,
+        project_text: nn.Module,
+    ) -> Tensor:
+        """One scale: [B, S * C_k, H_k, W_k] -> H [B, h, H_k, W_k]."""
+        projected = self.norm(project_image(features))
+        fused: Tensor = self.fusion(
+            projected.flatten(2).transpose(1, 2), project_text(report), valid
+        )
+        return fused.transpose(1, 2).unflatten(2, projected.shape[-2:])

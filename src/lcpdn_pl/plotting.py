@@ -1,0 +1,107 @@
+"""Pictures: overlay sheets of images, reports, truths and predictions."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lcpdn_pl.metrics import IGNORE, dice_iou, image_counts
+
+# Blue and orange tell apart for colour-blind readers too.
+ERRORS = {
+    "hit": (0.35, 0.70, 0.45),
+    "false alarm": (0.90, 0.45, 0.10),
+    "miss": (0.15, 0.40, 0.85),
+    "ignored": (0.60, 0.60, 0.60),
+}
+TRUTH, PREDICTION = (0.20, 0.85, 0.35), (1.00, 0.85, 0.10)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One row of an overlay sheet; the masks have the image's size.
+
+    Attributes:
+        image: float [3, H, W] in [-1, 1].
+        text: The report.
+        name: The sample's name.
+        prediction: [H, W] in {0, 1}.
+        mask: Truth [H, W] in {0, 1, 255}; ``None`` where there is none.
+    """
+
+    image: Tensor
+    text: str
+    name: str
+    prediction: Tensor
+    mask: Tensor | None = None
+
+
+def overlay(image: NDArray[np.float64], mask: NDArray[np.bool_], color: tuple[float, float, float]) -> NDArray[np.float64]:
+    """The image [H, W, 3] in [0, 1] with the mask [H, W] tinted and its border drawn."""
+    padded = np.pad(mask, 1, mode="edge")
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    alpha = np.where(mask & ~inner, 0.9, 0.35 * mask)[..., None]
+    return image * (1 - alpha) + np.array(color) * alpha
+
+
+def error_map(prediction: NDArray[np.bool_], mask: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Hits, false alarms, misses and ignored pixels in the colours of ``ERRORS``, on black."""
+    truth = mask == 1
+    regions = {
+        "hit": prediction & truth,
+        "false alarm": prediction & ~truth,
+        "miss": ~prediction & truth,
+        "ignored": mask == IGNORE,
+    }
+    picture = np.zeros((*mask.shape, 3))
+    for name, region in regions.items():
+        picture[region] = ERRORS[name]
+    return picture
+
+
+def overlay_sheet(panels: Sequence[Panel], title: str) -> Figure:
+    """Draws one row a panel: image, report, truth, prediction with its Dice, error map.
+
+    Args:
+        panels: At least one.
+        title: Above everything.
+    """
+    figure = Figure(figsize=(10.5, 2.2 * len(panels) + 0.8), layout="constrained")
+    axes = figure.subplots(len(panels), 5, squeeze=False)
+    for row, panel in zip(axes, panels, strict=True):
+        _draw_row(row, panel)
+    for axis, heading in zip(
+        axes[0], ("image", "report", "truth", "prediction", "error map"), strict=True
+    ):
+        axis.set_title(heading, fontsize=10, fontweight="bold", pad=16)
+    figure.suptitle(title, fontsize=11)
+    patches = [Patch(color=color, label=name) for name, color in ERRORS.items()]
+    figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), fontsize=8)
+    return figure
+
+
+def _draw_row(row: Sequence[Axes], panel: Panel) -> None:
+    image = (panel.image.float().cpu().numpy().transpose(1, 2, 0) + 1) / 2
+    prediction = panel.prediction.cpu().numpy().astype(bool)
+    for axis in row:
+        axis.set_axis_off()
+    row[0].imshow(image)
+    row[0].text(0, 1.02, panel.name, fontsize=7, transform=row[0].transAxes)
+    report = textwrap.fill(panel.text or "(empty report)", 24)
+    row[1].text(0.5, 0.5, report, fontsize=8.5, ha="center", va="center", wrap=False)
+    row[3].imshow(overlay(image, prediction, PREDICTION))
+    if panel.mask is None:
+        row[2].text(0.5, 0.5, "no mask given", fontsize=8.5, ha="center", va="center")
+        return
+    mask = panel.mask.cpu().numpy()
+    row[2].imshow(overlay(image, mask == 1, TRUTH))
+    row[4].imshow(error_map(prediction, mask))
+    dice, _ = dice_iou(*image_counts(panel.prediction[None].cpu(), torch.from_numpy(mask)[None]))
+    row[3].text(0, 1.02, f"Dice {100 * dice.item():.1f}", fontsize=7, transform=row[3].transAxes)
