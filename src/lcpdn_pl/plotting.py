@@ -80,7 +80,7 @@ def overlay_sheet(panels: Sequence[Panel], title: str) -> Figure:
     for axis, heading in zip(
         axes[0], ("image", "report", "truth", "prediction", "error map"), strict=True
     ):
-        axis.set_title(heading, fontsize=10, fontweight="bold", pad=16)
+        axis.set_title(heading, fontsize=10, fontweight="bold", y=1.08)
     figure.suptitle(title, fontsize=11)
     patches = [Patch(color=color, label=name) for name, color in ERRORS.items()]
     figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), fontsize=8)

@@ -250,7 +250,7 @@ def test_unexpected_mask_values_are_counted(tmp_path: Path) -> None:
         "found 0 (1 pixels), 3 (2 pixels), 255 (1 pixels). "
     )
     assert "JPEG" in str(caught.value)
-    assert "`mask_values`" in str(caught.value)
+    assert "`data.foreground`" in str(caught.value)
 
 
 def test_at_most_eight_values_are_listed(tmp_path: Path) -> None:

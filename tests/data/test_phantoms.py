@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lcpdn_pl.data.phantoms import (
-    _KINDS,
-    _SCENES,
-    LOOKS,
-    Look,
-    Phantom,
-    _opacify,
-    _phantom,
-    _Scene,
-    draw_phantom,
-)
+from lcpdn_pl.data.phantoms import _SCENES, LOOKS, Look, Phantom, _phantom, draw_phantom
+from lcpdn_pl.data.phantoms.lungs import opacify
+from lcpdn_pl.data.phantoms.reports import KINDS
+from lcpdn_pl.data.phantoms.scene import Scene
 
 SIZE = 64
 SEEDS = range(60)
@@ -30,7 +23,7 @@ NUMBERS = ["one", "two", "three", "four", "five", "six"]
 
 
 @cache
-def scene_of(look: Look, seed: int) -> _Scene:
+def scene_of(look: Look, seed: int) -> Scene:
     return _SCENES[look](SIZE, np.random.default_rng(seed))
 
 
@@ -41,7 +34,7 @@ def phantom_of(look: Look, seed: int, named: tuple[int, ...]) -> Phantom:
 
 def named_kinds(look: Look, report: str) -> tuple[int, ...]:
     return tuple(
-        kind for kind in (0, 1) if any(words in report.lower() for words in _KINDS[look][kind])
+        kind for kind in (0, 1) if any(words in report.lower() for words in KINDS[look][kind])
     )
 
 
@@ -191,7 +184,7 @@ def test_reports_vary_in_wording(look: Look) -> None:
         phantom_of(look, seed, named).report.lower() for seed in FEW_SEEDS for named in ((0,), (1,))
     ]
     assert len(set(reports)) > 20
-    for synonym in _KINDS[look][0] + _KINDS[look][1]:
+    for synonym in KINDS[look][0] + KINDS[look][1]:
         assert any(synonym in report for report in reports)
 
 
@@ -210,7 +203,7 @@ def test_consolidation_has_a_sharp_edge_and_haze_a_wide_one() -> None:
     kinds = np.zeros((2, n, n), bool)
     kinds[0, 40:160, :60] = kinds[1, 40:160, 100:] = True
     plain = np.full((n, n), 0.2, np.float32)
-    painted = _opacify(plain, kinds, np.random.default_rng(0), level=0.6)
+    painted = opacify(plain, kinds, np.random.default_rng(0), level=0.6)
     for columns, low, high in ((slice(10, 50), 1, 4), (slice(120, 180), 7, 16)):
         profile = painted[:, columns].mean(axis=1)[:70]  # enters the lesion at row 40
         rise = (profile - profile[0]) / (profile[60] - profile[0])

@@ -29,7 +29,8 @@ class FrozenBackbone(nn.Module):
         self.pretrained = pretrained
         self.requires_grad_(False)
         self.train()
-        log.info("%s: %s", type(self).__name__, self.describe())
+        level = logging.INFO if pretrained else logging.WARNING
+        log.log(level, "%s: %s", type(self).__name__, self.describe())
         return self
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002 - a frozen network has one mode

@@ -11,11 +11,9 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from lcpdn_pl.errors import DataError
+from lcpdn_pl.metrics import IGNORE
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-IGNORED = 255
-"""The value of pixels in a mask that no loss and no metric counts."""
-
 _OPAQUE = 255
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
 _MOST_VALUES = 8
@@ -161,7 +159,7 @@ def _unexpected(path: Path, pixels: NDArray[np.integer], allowed: list[int]) -> 
         f"{path}: expected the mask values {', '.join(map(str, allowed))}, found "
         f"{', '.join(found[:_MOST_VALUES])}{more}. A mask saved as JPEG or resized with smoothing "
         "is the usual cause: export it again as PNG. If the values are meant, name them in "
-        "`mask_values`."
+        "`data.foreground`."
     )
 
 
@@ -194,7 +192,7 @@ def read_mask(
     mask = np.isin(pixels, list(foreground)).astype(np.uint8)
     known = (mask == 1) | (pixels == 0)
     if ignore is not None:
-        mask[pixels == ignore] = IGNORED
+        mask[pixels == ignore] = IGNORE
         known |= pixels == ignore
     if not known.all():
         allowed = {0, *foreground} | ({ignore} if ignore is not None else set())

@@ -8,6 +8,7 @@ import pandas as pd
 from lcpdn_pl.data.datamodule import SegmentationDataModule, TestReports
 from lcpdn_pl.data.manifest import read_manifest
 from lcpdn_pl.data.masks import MaskRule
+from lcpdn_pl.errors import DataError
 
 
 class Manifest(SegmentationDataModule):
@@ -25,6 +26,9 @@ class Manifest(SegmentationDataModule):
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled`` or ``empty``.
+
+    Raises:
+        DataError: If ``foreground`` and ``ignore`` overlap or hold 0.
     """
 
     def __init__(
@@ -40,6 +44,11 @@ class Manifest(SegmentationDataModule):
         test_reports: TestReports = "right",
     ) -> None:
         super().__init__(image_size, batch_size, num_workers, augment, mask_rule, test_reports)
+        if not foreground or not {0, ignore}.isdisjoint(foreground) or ignore == 0:
+            raise DataError(
+                f"foreground={list(foreground)} and ignore={ignore} are no mask values: expected "
+                "at least one foreground value, none of them 0 (background) or the ignored one."
+            )
         self.root = Path(root)
         self.name = self.root.stem
         self.foreground = tuple(foreground)

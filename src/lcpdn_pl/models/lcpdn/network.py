@@ -53,8 +53,8 @@ class LCPDN(Network):
         max_tokens: Longer reports are cut to this many tokens.
         cprfl: Prompt the denoiser; false leaves its plain time embedding.
         ltfr: Fuse with LTFR; false puts a standard cross-attention block in its place.
-        prompt_gradient: Train the prompt through the denoiser; false detaches the prompt, which
-            then keeps its initial value and needs no backward pass through the denoiser.
+        prompt_gradient: Train the prompt through the denoiser; false freezes the prompt as it was
+            initialised, which needs no backward pass through the denoiser.
         prompt_width: Shared width D of the prompt's attention.
         zero_init_prompt: Start from the plain denoiser's features.
         width: Width h that every scale and the report are projected to.
@@ -101,7 +101,6 @@ class LCPDN(Network):
         )
         self.text_encoder = create_text_encoder(text_encoder, max_tokens)
         text_width = self.text_encoder.width
-        self.prompt_gradient = prompt_gradient
         self.image_encoder = create_image_encoder(image_encoder) if cprfl else None
         self.prompt = (
             TextVisionPrompt(
@@ -114,6 +113,8 @@ class LCPDN(Network):
             if self.image_encoder
             else None
         )
+        if self.prompt is not None:
+            self.prompt.requires_grad_(prompt_gradient)
         channels = self.features.channels
         self.project_image = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.project_text = nn.ModuleList(nn.Linear(text_width, width) for _ in channels)
@@ -129,8 +130,6 @@ class LCPDN(Network):
             with torch.no_grad():
                 tokens = self.image_encoder(image)
             prompt = self.prompt(report, valid, tokens)
-            if not self.prompt_gradient:
-                prompt = prompt.detach()
         scales = [
             self._fuse(features, report, valid, project_image, project_text)
             for features, project_image, project_text in zip(
