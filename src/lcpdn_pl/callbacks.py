@@ -1,6 +1,5 @@
 """What a run leaves behind: configuration, pictures, tables and masks."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -50,18 +49,20 @@ class RunSummary(Callback):
     """Prints what is about to run: data, backbones, trainable and frozen parameters."""
 
     def setup(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        stage: str,  # noqa: ARG002
     ) -> None:
         """Called by Lightning once data and network stand."""
         if not trainer.is_global_zero or not isinstance(pl_module, SegmentationTask):
             return
         trainable, frozen = pl_module.network.count_parameters()
-        table = Table(title=f"lcpdn {stage}", show_header=False, title_justify="left")
+        table = Table(title=f"lcpdn {trainer.state.fn}", show_header=False, title_justify="left")
         samples = trainer.datamodule.samples  # type: ignore[attr-defined]
         counts = samples["split"].value_counts(sort=False)
-        table.add_row("data", f"{trainer.datamodule.name}: " + ", ".join(  # type: ignore[attr-defined]
-            f"{count} {split}" for split, count in counts.items()
-        ))
+        listed = ", ".join(f"{count} {split}" for split, count in counts.items())
+        table.add_row("data", f"{trainer.datamodule.name}: {listed}")  # type: ignore[attr-defined]
         table.add_row("network", type(pl_module.network).__name__)
         for name, description in pl_module.network.describe_backbones().items():
             table.add_row(f"  {name}", description)
@@ -141,9 +142,7 @@ class TestReport(Callback):
         if batch_idx in np.linspace(0, count - 1, min(self.rows, count)).round():
             self._panels += panels(batch, outputs["logits"])
 
-    def on_test_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes everything."""
         assert isinstance(pl_module, SegmentationTask)  # noqa: S101 - the only one with rows
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -231,7 +230,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, dpi=130, format="png")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _predict_folder(trainer: lightning.Trainer) -> Path:

@@ -1,6 +1,8 @@
 """The command line ``lcpdn``: Lightning's CLI with run folders and strict checkpoints."""
 
+import logging
 import sys
+import warnings
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from lcpdn_pl import __version__
 from lcpdn_pl.callbacks import (
@@ -33,6 +36,15 @@ from lcpdn_pl.tasks import SegmentationTask
 # much memory a pass takes. All else of the model, and of the data it was trained for, must not.
 FREE_MODEL = {"step_batch", "gradient_checkpointing"}
 FREE_DATA = {"root", "batch_size", "num_workers", "test_reports"}
+
+# Remarks of libraries about things that are so on purpose, or that only their authors can mend.
+_REMARKS = (
+    r"Found \d+ module\(s\) in eval mode",
+    r"Checkpoint directory .* exists and is not empty",
+    r"The '\w+' does not have many workers",
+    r"The number of training batches .* is smaller than the logging interval",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
 
 
 class LCPDNCLI(LightningCLI):
@@ -54,6 +66,7 @@ class LCPDNCLI(LightningCLI):
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults={
                 "precision": None,
+                "enable_model_summary": False,  # RunSummary says more
                 "callbacks": [RunSummary(), OverlaySheets(), TestReport(), PredictionWriter()],
             },
             seed_everything_default=0,
@@ -100,6 +113,14 @@ class LCPDNCLI(LightningCLI):
         method = networks[type(self.model.network)]
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
         return Path(config.default_root_dir or "runs", self.datamodule.name, method, stamp)
+
+    def test(self, **kwargs: Any) -> None:
+        """Runs ``Trainer.test``; the report prints the table."""
+        self.trainer.test(**kwargs | {"verbose": False})
+
+    def predict(self, **kwargs: Any) -> None:
+        """Runs ``Trainer.predict``; masks are written one by one, not kept."""
+        self.trainer.predict(**kwargs | {"return_predictions": False})
 
     def after_fit(self) -> None:
         """Says where the best checkpoint is and how to test it."""
@@ -180,6 +201,15 @@ def _precision(accelerator: Any) -> str:
     return "16-mixed" if on_gpu else "32-true"
 
 
+def _quieten() -> None:
+    for remark in _REMARKS:
+        warnings.filterwarnings("ignore", remark)
+    disable_progress_bar()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()
+    )
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Runs ``lcpdn``.
 
@@ -189,6 +219,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: With one message, if the user's data, weights or arguments are wrong.
     """
+    _quieten()
     try:
         LCPDNCLI(sys.argv[1:] if args is None else args)
     except LCPDNError as error:

@@ -43,12 +43,14 @@ class Panel:
     mask: Tensor | None = None
 
 
-def overlay(image: NDArray[np.float64], mask: NDArray[np.bool_], color: tuple[float, float, float]) -> NDArray[np.float64]:
+def overlay(
+    image: NDArray[np.float64], mask: NDArray[np.bool_], color: tuple[float, float, float]
+) -> NDArray[np.float64]:
     """The image [H, W, 3] in [0, 1] with the mask [H, W] tinted and its border drawn."""
     padded = np.pad(mask, 1, mode="edge")
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     alpha = np.where(mask & ~inner, 0.9, 0.35 * mask)[..., None]
-    return image * (1 - alpha) + np.array(color) * alpha
+    return np.asarray(image * (1 - alpha) + np.array(color) * alpha)
 
 
 def error_map(prediction: NDArray[np.bool_], mask: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DModel
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -36,9 +37,11 @@ def alpha_bar(num_steps: int = 1000) -> Tensor:
 class _Block(nn.Module):
     """One block as guided-diffusion counts them: modules that share input, skip and embedding."""
 
+    resnet: ResnetBlock2D
+
     def __init__(
         self,
-        resnet: nn.Module,
+        resnet: ResnetBlock2D,
         attention: nn.Module | None = None,
         upsampler: nn.Module | None = None,
     ) -> None:
@@ -68,7 +71,7 @@ def _input_blocks(unet: UNet2DModel) -> nn.ModuleList:
 
 
 def _output_blocks(unet: UNet2DModel) -> list[_Block]:
-    blocks = []
+    blocks: list[_Block] = []
     for level in unet.up_blocks:
         attentions = getattr(level, "attentions", [None] * len(level.resnets))
         # An upsampling residual block belongs to the last block of its level.
@@ -110,6 +113,10 @@ class DiffusionFeatures(FrozenBackbone):
         ValueError: If a block or step is out of range or the blocks are not ascending.
     """
 
+    noise: Tensor | None
+    timesteps: Tensor
+    signal: Tensor
+
     def __init__(
         self,
         unet: UNet2DModel,
@@ -148,7 +155,7 @@ class DiffusionFeatures(FrozenBackbone):
         self.patch = math.isqrt(unet.config.in_channels // 3)
         self.divisor = self.patch * 2 ** (len(unet.config.block_out_channels) - 1)
         self.embed_width: int = unet.time_embedding.linear_2.out_features
-        self.channels = [
+        self.channels: list[int] = [
             output_blocks[block].resnet.conv2.out_channels * len(steps) for block in blocks
         ]
         self.register_buffer("noise", noise, persistent=False)
@@ -250,7 +257,9 @@ def create_denoiser(name: str, random_seed: int = 0) -> tuple[UNet2DModel, bool]
         try:
             return UNet2DModel.from_pretrained(path), True
         except (OSError, ValueError) as error:
-            raise WeightsError(f"{path} is no folder of a diffusers UNet2DModel: {error}") from error
+            raise WeightsError(
+                f"{path} is no folder of a diffusers UNet2DModel: {error}"
+            ) from error
     if path.suffix in {".pt", ".safetensors"}:
         return read_guided_diffusion(path), True
     raise WeightsError(

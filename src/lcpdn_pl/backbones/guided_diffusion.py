@@ -79,9 +79,11 @@ def _read(path: Path) -> dict[str, Tensor]:
             "repository (openai/guided-diffusion, README) and give its path."
         )
     try:
+        state: dict[str, Tensor]
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise WeightsError(
             f"{path} is not a readable state dict: {error}. Download it again; files that need "

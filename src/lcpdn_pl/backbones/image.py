@@ -51,6 +51,7 @@ class EfficientNetTokens(ImageEncoder):
     def forward(self, image: Tensor) -> Tensor:
         """See :meth:`ImageEncoder.forward`; M = (H / 32) * (W / 32)."""
         # The weights expect (x - 127) / 128 of 0..255, and image is (x - 127.5) / 127.5.
+        features: Tensor
         (features,) = self.net((image * 127.5 + 0.5) / 128)
         return features.flatten(2).transpose(1, 2)
 

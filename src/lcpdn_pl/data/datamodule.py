@@ -138,7 +138,7 @@ class SegmentationDataModule(lightning.LightningDataModule):
     ) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
-            batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -186,7 +186,8 @@ class PublicDataModule(SegmentationDataModule):
         known = [*self.protocols, "full"]
         if protocol not in known:
             raise DataError(
-                f"{type(self).__name__} has no protocol {protocol!r}; use one of {', '.join(known)}."
+                f"{type(self).__name__} has no protocol {protocol!r}; "
+                f"use one of {', '.join(known)}."
             )
         self.root = data_root(root, self.folder)
         self.protocol = protocol

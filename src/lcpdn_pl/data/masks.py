@@ -11,7 +11,9 @@ from lcpdn_pl.metrics import IGNORE
 MaskRule = Literal["compat", "native"]
 
 
-def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int], rule: MaskRule) -> NDArray[np.uint8]:
+def resize_mask(
+    mask: NDArray[np.uint8], size: tuple[int, int], rule: MaskRule
+) -> NDArray[np.uint8]:
     """Brings a mask to a size.
 
     Args:
@@ -27,6 +29,6 @@ def resize_mask(mask: NDArray[np.uint8], size: tuple[int, int], rule: MaskRule) 
     shape = size[::-1]  # OpenCV wants width first.
     nearest = cv2.resize(mask, shape, interpolation=cv2.INTER_NEAREST_EXACT)
     if rule == "native":
-        return nearest.astype(np.uint8)
+        return np.asarray(nearest, np.uint8)
     grey = cv2.resize((mask == 1).astype(np.uint8) * 255, shape, interpolation=cv2.INTER_LINEAR)
-    return np.where(nearest == IGNORE, IGNORE, grey > 0).astype(np.uint8)
+    return np.asarray(np.where(nearest == IGNORE, IGNORE, grey > 0), np.uint8)

@@ -1,5 +1,8 @@
 """MoNuSeg: nuclei in stained tissue."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from lcpdn_pl.data.datamodule import PublicDataModule
 
 
@@ -15,4 +18,6 @@ class MoNuSeg(PublicDataModule):
     name = "monuseg"
     folder = "MoNuSeg"
     foreground = (255,)
-    protocols = {"paper": "monuseg_0"} | {f"draw_{i}": f"monuseg_{i}" for i in range(1, 5)}
+    protocols: ClassVar[Mapping[str, str]] = {"paper": "monuseg_0"} | {
+        f"draw_{i}": f"monuseg_{i}" for i in range(1, 5)
+    }

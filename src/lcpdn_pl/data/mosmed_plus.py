@@ -1,5 +1,8 @@
 """MosMedData+: infections in chest CT slices."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from lcpdn_pl.data.datamodule import PublicDataModule
 
 
@@ -16,4 +19,7 @@ class MosMedPlus(PublicDataModule):
     name = "mosmed_plus"
     folder = "MosMedDataPlus"
     foreground = (127, 255)
-    protocols = {"paper": "mosmed_plus_mixed", "by_volume": "mosmed_plus_by_volume"}
+    protocols: ClassVar[Mapping[str, str]] = {
+        "paper": "mosmed_plus_mixed",
+        "by_volume": "mosmed_plus_by_volume",
+    }

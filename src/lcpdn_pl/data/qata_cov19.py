@@ -1,5 +1,8 @@
 """QaTa-COV19: infections in chest X-rays."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from lcpdn_pl.data.datamodule import PublicDataModule
 
 
@@ -15,4 +18,4 @@ class QaTaCOV19(PublicDataModule):
     name = "qata_cov19"
     folder = "QaTa-COV19"
     foreground = (255,)
-    protocols = {"paper": "qata_cov19"}
+    protocols: ClassVar[Mapping[str, str]] = {"paper": "qata_cov19"}

@@ -5,12 +5,12 @@ import re
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network otherwise
 
-import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-from torch import Tensor  # noqa: E402
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 _SIDE_WORDS = re.compile(
     r"\b(left|right|upper|lower|top|bottom|middle|unilateral)\b", re.IGNORECASE
@@ -26,7 +26,7 @@ def resize_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Brings an image [H, W, 3] to [size, size, 3]; area-averaged when it shrinks."""
     shrinks = size < min(image.shape[:2])
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (size, size), interpolation=interpolation).astype(np.uint8)
+    return np.asarray(cv2.resize(image, (size, size), interpolation=interpolation), np.uint8)
 
 
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jsonargparse import lazy_instance
+from jsonargparse import lazy_instance  # type: ignore[attr-defined]
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -72,6 +72,7 @@ class SegmentationTask(LightningModule):
         optimizer = self.optimizers()
         self.log("lr", optimizer.param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
         _, loss = self._step("train", batch)
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss
 
     def validation_step(self, batch: Batch, _batch_index: int) -> Tensor:
@@ -87,7 +88,6 @@ class SegmentationTask(LightningModule):
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},
             on_step=False,
             on_epoch=True,
-            prog_bar=True,
             batch_size=len(batch["name"]),
         )
         return logits, terms["loss"]
@@ -98,7 +98,7 @@ class SegmentationTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the validation scores, of which ``val/dice`` chooses the checkpoint."""
-        self._log_scores("val", prog_bar=True)
+        self._log_scores("val")
 
     def test_step(self, batch: Batch, _batch_index: int) -> dict[str, Any]:
         """Scores one image by both rules.
@@ -131,12 +131,11 @@ class SegmentationTask(LightningModule):
         assert isinstance(score, SegmentationScore)  # noqa: S101 - what the ModuleDict holds
         return score
 
-    def _log_scores(self, stage: str, prog_bar: bool = False) -> None:
+    def _log_scores(self, stage: str) -> None:
         score = self._score(stage.removeprefix("test/"))
-        self.log_dict(
-            {f"{stage}/{name}": value for name, value in score.compute().items()},  # type: ignore[attr-defined]
-            prog_bar=prog_bar,
-        )
+        for name, value in score.compute().items():
+            shown = stage == "val" and name == "dice"
+            self.log(f"{stage}/{name}", value, prog_bar=shown)  # type: ignore[arg-type]
         score.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -68,6 +68,6 @@ def draw_phantom(look: Look, size: int, rng: np.random.Generator) -> Phantom:
 
 def _phantom(look: Look, size: int, rng: np.random.Generator, *, named: Sequence[int]) -> Phantom:
     scene = _SCENES[look](size, rng)
-    mask = scene.kinds[list(named)].any(axis=0)
+    mask = np.asarray(scene.kinds[list(named)].any(axis=0))
     report = describe(look, mask, scene.rows, named, rng)
     return Phantom(scene.image, np.where(mask, 255, 0).astype(np.uint8), report)

@@ -37,8 +37,8 @@ class LCPDN(Network):
     time embedding; the denoiser's decoder features at several noise levels (CPRFL, part 2) are
     fused with the report tokens at each scale (LTFR) and classified pixel by pixel.
 
-    The defaults are the embedded backbones, which need no download; ``configs/backbones/paper.yaml``
-    holds the paper's.
+    The defaults are the embedded backbones, which need no download;
+    ``configs/backbones/paper.yaml`` holds the paper's.
 
     Args:
         image_encoder: See :func:`lcpdn_pl.backbones.image.create_image_encoder`.
@@ -155,4 +155,5 @@ class LCPDN(Network):
         fused: Tensor = self.fusion(
             projected.flatten(2).transpose(1, 2), project_text(report), valid
         )
-        return fused.transpose(1, 2).unflatten(2, projected.shape[-2:])
+        restored: Tensor = fused.transpose(1, 2).unflatten(2, projected.shape[-2:])
+        return restored

@@ -1,0 +1,36 @@
+# `make` alone lists what there is.
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo test lint typecheck check clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/lcpdn: pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --upgrade-strategy only-if-needed -e '.[dev]'
+	@touch $@
+
+setup: $(BIN)/lcpdn ## Make .venv and install the package with its development tools
+
+demo: setup ## Train LCPDN on phantom images, test it, leave a TensorBoard run and a picture sheet
+	$(BIN)/lcpdn fit --config configs/demo.yaml
+	$(BIN)/lcpdn test --ckpt_path "$$(ls -t runs/phantom/lcpdn/*/best.ckpt | head -n 1)"
+	@echo "Curves and sheets: $(BIN)/tensorboard --logdir runs"
+
+test: setup ## Run the tests
+	$(BIN)/pytest
+
+lint: setup ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: setup ## Check types
+	$(BIN)/mypy
+
+check: lint typecheck test ## Everything that CI runs
+
+clean: ## Remove the environment, runs and caches; data stays
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
