@@ -102,10 +102,11 @@ class LCPDNCLI(LightningCLI):
             filename="best",
             monitor="val/dice",
             mode="max",
-            save_last=True,
             enable_version_counter=False,
         )
-        config.callbacks = [*(config.callbacks or []), self.best]
+        # Its own rule: the option save_last would write it only when the best one improves.
+        last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+        config.callbacks = [*(config.callbacks or []), self.best, last]
         return super().instantiate_trainer(**kwargs)
 
     def _new_run(self, config: Namespace) -> Path:

@@ -1,0 +1,238 @@
+"""The command line, in process, on tiny trees and a tiny network."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import lcpdn_pl
+from lcpdn_pl.cli import main
+from tests.conftest import TreeMaker
+
+TINY = Path(__file__).parent / "configs" / "tiny.yaml"
+
+
+@pytest.fixture
+def tiny(tiny_denoiser: str, tiny_bert: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Arguments of a fit with a tiny network; runs go to an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return [
+        "--config",
+        str(TINY),
+        f"--model.network.denoiser={tiny_denoiser}",
+        f"--model.network.text_encoder={tiny_bert}",
+    ]
+
+
+@pytest.fixture
+def monuseg(make_tree: TreeMaker, tmp_path: Path) -> list[str]:
+    """Arguments of a tiny MoNuSeg."""
+    root = make_tree(tmp_path / "tree")
+    return [
+        "--data=MoNuSeg",
+        f"--data.root={root}",
+        "--data.protocol=full",
+        "--data.image_size=16",
+    ]
+
+
+def run_folder() -> Path:
+    (config,) = Path("runs").glob("*/*/*/config.yaml")
+    return config.parent
+
+
+def test_fit_test_predict_of_each_data_module(
+    tiny: list[str], make_tree: TreeMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, mosmed = make_tree(tmp_path / "plain"), make_tree(tmp_path / "mosmed", values=(0, 127))
+    qata = make_tree(tmp_path / "qata", mask_prefix="mask_")
+    rows = [
+        (f"plain/{s.title()}_Folder/img/{s}_{i}.png", f"plain/{s.title()}_Folder/labelcol/{s}_{i}.png", "Round.", s)
+        for s in ("train", "val", "test")
+        for i in range(2)
+    ]
+    table = pd.DataFrame(rows, columns=["image", "mask", "text", "split"])
+    table.to_csv(tmp_path / "clinic.csv", index=False)
+    data = {
+        "monuseg": ["MoNuSeg", f"--data.root={plain}", "--data.protocol=full"],
+        "qata_cov19": ["QaTaCOV19", f"--data.root={qata}", "--data.protocol=full"],
+        "mosmed_plus": ["MosMedPlus", f"--data.root={mosmed}", "--data.protocol=full"],
+        "clinic": ["Manifest", f"--data.root={tmp_path / 'clinic.csv'}"],
+        "phantom": ["Phantom", f"--data.root={tmp_path / 'drawn'}", "--data.counts=[3,3,3]"],
+    }
+    for name, (module, *arguments) in data.items():
+        size = 32 if name == "phantom" else 16
+        main(["fit", *tiny, "--trainer.max_epochs=1", f"--data={module}", *arguments, f"--data.image_size={size}"])
+        (run,) = Path("runs", name, "lcpdn").iterdir()
+        printed = capsys.readouterr().out
+        assert f"lcpdn test --ckpt_path {run}/best.ckpt" in printed
+        main(["test", "--ckpt_path", str(run / "best.ckpt")])
+        assert "dice_global" in capsys.readouterr().out
+        results = pd.read_csv(run / "test" / name / "per_image.csv")
+        metrics = pd.read_csv(run / "test" / name / "metrics.csv").set_index("mask rule")
+        assert len(results) == (2 if name == "clinic" else 3)
+        for rule in ("compat", "native"):
+            assert metrics.loc[rule, "dice"] == pytest.approx(100 * results[f"{rule}/dice"].mean(), abs=1e-3)
+            assert metrics.loc[rule, "iou"] == pytest.approx(100 * results[f"{rule}/iou"].mean(), abs=1e-3)
+        assert (run / "test" / name / "metrics.md").read_text().count("pretrained") == 3
+        main(["predict", "--ckpt_path", str(run / "best.ckpt")])
+        own_size = 32 if name == "phantom" else 40
+        for image in results["name"]:
+            mask = np.asarray(Image.open(run / "predict" / name / f"{image}.png"))
+            assert mask.shape == (own_size, own_size)
+            assert set(np.unique(mask)) <= {0, 255}
+        assert (run / "predict" / name / "overlay.png").stat().st_size > 1000
+
+
+def test_run_folder_holds_curves_sheets_and_small_checkpoints(tiny: list[str], monuseg: list[str]) -> None:
+    main(["fit", *tiny, *monuseg])
+    run = run_folder()
+    events = EventAccumulator(str(run))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    for stage in ("train", "val"):
+        assert {f"{stage}/{name}" for name in ("loss", "ce", "dice_loss", "dice", "iou")} <= scalars
+    assert "lr" in scalars
+    assert "val/overlay" in events.Tags()["images"]
+    assert re.fullmatch(r"runs/monuseg/lcpdn/\d{8}-\d{6}-\d{6}", str(run))
+    checkpoint = torch.load(run / "best.ckpt", weights_only=True)
+    assert not [k for k in checkpoint["state_dict"] if "encoder" in k or "features" in k]
+    assert set(checkpoint["backbones"]) == {"features", "text_encoder", "image_encoder"}
+    best = max(events.Scalars("val/dice"), key=lambda scalar: scalar.value).value
+    assert checkpoint["callbacks"]  # the checkpoint rule's own record
+    scores = [v["best_model_score"] for k, v in checkpoint["callbacks"].items() if "Checkpoint" in k]
+    assert scores[0].item() == pytest.approx(best)
+
+
+def test_same_seed_same_weights_and_resume_ends_alike(tiny: list[str], monuseg: list[str]) -> None:
+    main(["fit", *tiny, *monuseg, "--trainer.default_root_dir=a"])
+    main(["fit", *tiny, *monuseg, "--trainer.default_root_dir=b", "--trainer.max_epochs=1"])
+    (first,), (second,) = Path("a").glob("*/*/*"), Path("b").glob("*/*/*")
+    main(["fit", "--ckpt_path", str(second / "last.ckpt"), "--trainer.max_epochs=2"])
+    assert list(Path("b").glob("*/*/*")) == [second]  # it went on in its own folder
+    whole = torch.load(first / "last.ckpt", weights_only=True)["state_dict"]
+    resumed = torch.load(second / "last.ckpt", weights_only=True)["state_dict"]
+    assert whole.keys() == resumed.keys()
+    for key, value in whole.items():
+        torch.testing.assert_close(resumed[key], value, rtol=0, atol=0)
+
+
+def test_data_of_the_checkpoint_come_back_and_other_data_can_be_tested(
+    tiny: list[str], monuseg: list[str], make_tree: TreeMaker, tmp_path: Path
+) -> None:
+    main(["fit", *tiny, *monuseg, "--trainer.max_epochs=1"])
+    checkpoint = str(run_folder() / "best.ckpt")
+    main(["test", "--ckpt_path", checkpoint, "--data.test_reports=shuffled"])
+    assert (run_folder() / "test" / "monuseg_shuffled" / "per_image.csv").is_file()
+    other = make_tree(tmp_path / "other", counts=(1, 1, 2))
+    main(["test", "--ckpt_path", checkpoint, "--data=QaTaCOV19", f"--data.root={other}", "--data.protocol=full"])
+    assert len(pd.read_csv(run_folder() / "test" / "qata_cov19" / "per_image.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--model.network.width=4", "width: the checkpoint has 8, the arguments say 4"),
+        ("--model.network.ltfr=false", "ltfr: the checkpoint has True, the arguments say False"),
+        ("--data.image_size=32", "image_size: the checkpoint has 16, the arguments say 32"),
+        ("--data.mask_rule=native", "mask_rule: the checkpoint has 'compat'"),
+    ],
+)
+def test_contradiction_is_an_error(
+    tiny: list[str],
+    monuseg: list[str],
+    argument: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["fit", *tiny, *monuseg, "--trainer.max_epochs=1"])
+    with pytest.raises(SystemExit) as stopped:
+        main(["test", "--ckpt_path", str(run_folder() / "best.ckpt"), argument])
+    assert stopped.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_no_checkpoint_no_figures(
+    tiny: list[str], monuseg: list[str], subcommand: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([subcommand, *tiny, *monuseg])
+    assert f"lcpdn {subcommand} needs a trained network: give --ckpt_path" in capsys.readouterr().err
+
+
+def test_missing_checkpoint_and_missing_config_are_named(
+    tiny: list[str], monuseg: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt_path", "nowhere/best.ckpt"])
+    assert "nowhere/best.ckpt does not exist" in capsys.readouterr().err
+    main(["fit", *tiny, *monuseg, "--trainer.max_epochs=1"])
+    shutil.copy(run_folder() / "best.ckpt", "alone.ckpt")
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt_path", "alone.ckpt"])
+    assert "Move the whole run folder" in capsys.readouterr().err
+
+
+def test_other_backbone_weights_are_noticed(
+    tiny: list[str], monuseg: list[str], tiny_denoiser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copied_denoiser"
+    shutil.copytree(tiny_denoiser, copy)
+    main(["fit", *tiny, *monuseg, "--trainer.max_epochs=1", f"--model.network.denoiser={copy}"])
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(1)
+    UNet2DModel.from_config(UNet2DModel.load_config(copy)).save_pretrained(copy)
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt_path", str(run_folder() / "best.ckpt")])
+    assert "trained on other backbones" in capsys.readouterr().err
+
+
+def test_validate_scores_the_checkpoint(
+    tiny: list[str], monuseg: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", *tiny, *monuseg, "--trainer.max_epochs=1"])
+    main(["validate", "--ckpt_path", str(run_folder() / "best.ckpt")])
+    assert "val/dice" in capsys.readouterr().out
+
+
+def test_bad_data_is_one_message_without_traceback(
+    tiny: list[str], monuseg: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tree" / "Train_Folder" / "labelcol" / "train_0.png").unlink()
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", *tiny, *monuseg])
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert "train_0.png" in error
+    assert "Traceback" not in error
+    assert not list(Path("runs").glob("*/*/*/*.ckpt"))
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for argument, text in (("--version", lcpdn_pl.__version__), ("--help", "fit")):
+        with pytest.raises(SystemExit) as stopped:
+            main([argument])
+        assert stopped.value.code == 0
+        assert text in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--help"])
+    assert stopped.value.code == 0
+    assert "--model" in capsys.readouterr().out
+
+
+def test_precision_is_chosen_for_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lcpdn_pl.cli import _precision
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert _precision("auto") == "16-mixed"
+    assert _precision("cpu") == "32-true"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert _precision("auto") == "32-true"
