@@ -8,18 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import UNet2DModel
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lcpdn_pl
-from lcpdn_pl.cli import main
+from lcpdn_pl.cli import _precision, main
 from tests.conftest import TreeMaker
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 
 
 @pytest.fixture
-def tiny(tiny_denoiser: str, tiny_bert: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+def tiny(
+    tiny_denoiser: str, tiny_bert: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> list[str]:
     """Arguments of a fit with a tiny network; runs go to an empty working directory."""
     monkeypatch.chdir(tmp_path)
     return [
@@ -53,7 +56,12 @@ def test_fit_test_predict_of_each_data_module(
     plain, mosmed = make_tree(tmp_path / "plain"), make_tree(tmp_path / "mosmed", values=(0, 127))
     qata = make_tree(tmp_path / "qata", mask_prefix="mask_")
     rows = [
-        (f"plain/{s.title()}_Folder/img/{s}_{i}.png", f"plain/{s.title()}_Folder/labelcol/{s}_{i}.png", "Round.", s)
+        (
+            f"plain/{s.title()}_Folder/img/{s}_{i}.png",
+            f"plain/{s.title()}_Folder/labelcol/{s}_{i}.png",
+            "Round.",
+            s,
+        )
         for s in ("train", "val", "test")
         for i in range(2)
     ]
@@ -68,7 +76,16 @@ def test_fit_test_predict_of_each_data_module(
     }
     for name, (module, *arguments) in data.items():
         size = 32 if name == "phantom" else 16
-        main(["fit", *tiny, "--trainer.max_epochs=1", f"--data={module}", *arguments, f"--data.image_size={size}"])
+        main(
+            [
+                "fit",
+                *tiny,
+                "--trainer.max_epochs=1",
+                f"--data={module}",
+                *arguments,
+                f"--data.image_size={size}",
+            ]
+        )
         (run,) = Path("runs", name, "lcpdn").iterdir()
         printed = capsys.readouterr().out
         assert f"lcpdn test --ckpt_path {run}/best.ckpt" in printed
@@ -78,8 +95,12 @@ def test_fit_test_predict_of_each_data_module(
         metrics = pd.read_csv(run / "test" / name / "metrics.csv").set_index("mask rule")
         assert len(results) == (2 if name == "clinic" else 3)
         for rule in ("compat", "native"):
-            assert metrics.loc[rule, "dice"] == pytest.approx(100 * results[f"{rule}/dice"].mean(), abs=1e-3)
-            assert metrics.loc[rule, "iou"] == pytest.approx(100 * results[f"{rule}/iou"].mean(), abs=1e-3)
+            assert metrics.loc[rule, "dice"] == pytest.approx(
+                100 * results[f"{rule}/dice"].mean(), abs=1e-3
+            )
+            assert metrics.loc[rule, "iou"] == pytest.approx(
+                100 * results[f"{rule}/iou"].mean(), abs=1e-3
+            )
         assert (run / "test" / name / "metrics.md").read_text().count("pretrained") == 3
         main(["predict", "--ckpt_path", str(run / "best.ckpt")])
         own_size = 32 if name == "phantom" else 40
@@ -90,7 +111,9 @@ def test_fit_test_predict_of_each_data_module(
         assert (run / "predict" / name / "overlay.png").stat().st_size > 1000
 
 
-def test_run_folder_holds_curves_sheets_and_small_checkpoints(tiny: list[str], monuseg: list[str]) -> None:
+def test_run_folder_holds_curves_sheets_and_small_checkpoints(
+    tiny: list[str], monuseg: list[str]
+) -> None:
     main(["fit", *tiny, *monuseg])
     run = run_folder()
     events = EventAccumulator(str(run))
@@ -106,7 +129,9 @@ def test_run_folder_holds_curves_sheets_and_small_checkpoints(tiny: list[str], m
     assert set(checkpoint["backbones"]) == {"features", "text_encoder", "image_encoder"}
     best = max(events.Scalars("val/dice"), key=lambda scalar: scalar.value).value
     assert checkpoint["callbacks"]  # the checkpoint rule's own record
-    scores = [v["best_model_score"] for k, v in checkpoint["callbacks"].items() if "Checkpoint" in k]
+    scores = [
+        v["best_model_score"] for k, v in checkpoint["callbacks"].items() if "Checkpoint" in k
+    ]
     assert scores[0].item() == pytest.approx(best)
 
 
@@ -131,7 +156,16 @@ def test_data_of_the_checkpoint_come_back_and_other_data_can_be_tested(
     main(["test", "--ckpt_path", checkpoint, "--data.test_reports=shuffled"])
     assert (run_folder() / "test" / "monuseg_shuffled" / "per_image.csv").is_file()
     other = make_tree(tmp_path / "other", counts=(1, 1, 2))
-    main(["test", "--ckpt_path", checkpoint, "--data=QaTaCOV19", f"--data.root={other}", "--data.protocol=full"])
+    main(
+        [
+            "test",
+            "--ckpt_path",
+            checkpoint,
+            "--data=QaTaCOV19",
+            f"--data.root={other}",
+            "--data.protocol=full",
+        ]
+    )
     assert len(pd.read_csv(run_folder() / "test" / "qata_cov19" / "per_image.csv")) == 2
 
 
@@ -164,7 +198,9 @@ def test_no_checkpoint_no_figures(
 ) -> None:
     with pytest.raises(SystemExit):
         main([subcommand, *tiny, *monuseg])
-    assert f"lcpdn {subcommand} needs a trained network: give --ckpt_path" in capsys.readouterr().err
+    assert (
+        f"lcpdn {subcommand} needs a trained network: give --ckpt_path" in capsys.readouterr().err
+    )
 
 
 def test_missing_checkpoint_and_missing_config_are_named(
@@ -181,13 +217,15 @@ def test_missing_checkpoint_and_missing_config_are_named(
 
 
 def test_other_backbone_weights_are_noticed(
-    tiny: list[str], monuseg: list[str], tiny_denoiser: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: list[str],
+    monuseg: list[str],
+    tiny_denoiser: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     copy = tmp_path / "copied_denoiser"
     shutil.copytree(tiny_denoiser, copy)
     main(["fit", *tiny, *monuseg, "--trainer.max_epochs=1", f"--model.network.denoiser={copy}"])
-    from diffusers import UNet2DModel
-
     torch.manual_seed(1)
     UNet2DModel.from_config(UNet2DModel.load_config(copy)).save_pretrained(copy)
     with pytest.raises(SystemExit):
@@ -229,8 +267,6 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_precision_is_chosen_for_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lcpdn_pl.cli import _precision
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert _precision("auto") == "16-mixed"
     assert _precision("cpu") == "32-true"

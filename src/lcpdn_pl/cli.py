@@ -211,6 +211,13 @@ def _quieten() -> None:
     )
 
 
+def _message(error: BaseException | None) -> str | None:
+    """Our own message, also where a constructor's error was wrapped by the parser."""
+    while error is not None and not isinstance(error, LCPDNError):
+        error = error.__cause__ or error.__context__
+    return None if error is None else str(error)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Runs ``lcpdn``.
 
@@ -223,6 +230,9 @@ def main(args: Sequence[str] | None = None) -> None:
     _quieten()
     try:
         LCPDNCLI(sys.argv[1:] if args is None else args)
-    except LCPDNError as error:
-        Console(stderr=True, soft_wrap=True).print(f"lcpdn: {error}", markup=False, style="red")
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"lcpdn: {message}", markup=False, style="red")
         raise SystemExit(1) from None

@@ -8,6 +8,10 @@ class LCPDNError(Exception):
     """
 
 
+class ConfigError(LCPDNError, ValueError):
+    """A setting is out of range, or contradicts another one or the data."""
+
+
 class DataError(LCPDNError):
     """An image, mask, report table, manifest or split is not as the layout promises."""
 

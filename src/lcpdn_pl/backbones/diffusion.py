@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone
 from lcpdn_pl.backbones.guided_diffusion import read_guided_diffusion
-from lcpdn_pl.errors import WeightsError
+from lcpdn_pl.errors import ConfigError, WeightsError
 
 __all__ = ["DiffusionFeatures", "alpha_bar", "create_denoiser", "read_guided_diffusion"]
 
@@ -110,7 +110,7 @@ class DiffusionFeatures(FrozenBackbone):
         divisor: Image sides must be multiples of this.
 
     Raises:
-        ValueError: If a block or step is out of range or the blocks are not ascending.
+        ConfigError: If a block or step is out of range or the blocks are not ascending.
     """
 
     noise: Tensor | None
@@ -133,12 +133,12 @@ class DiffusionFeatures(FrozenBackbone):
         output_blocks = _output_blocks(unet)
         signal = alpha_bar()
         if not blocks or list(blocks) != sorted(set(blocks) & set(range(len(output_blocks)))):
-            raise ValueError(
+            raise ConfigError(
                 f"blocks={list(blocks)} must be ascending numbers of decoder blocks; this denoiser "
                 f"has blocks 0 to {len(output_blocks) - 1}."
             )
         if not steps or not set(steps) <= set(range(len(signal))):
-            raise ValueError(
+            raise ConfigError(
                 f"steps={list(steps)} must be timesteps between 0 and {len(signal) - 1}."
             )
         self.time_proj = unet.time_proj
@@ -175,7 +175,7 @@ class DiffusionFeatures(FrozenBackbone):
             One tensor [B, S * C_k, H_k, W_k] a block; channels are grouped by timestep.
 
         Raises:
-            ValueError: If the image's sides do not suit the denoiser.
+            ConfigError: If the image's sides do not suit the denoiser.
         """
         needs_gradient = prompt is not None and prompt.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(needs_gradient):
@@ -193,7 +193,7 @@ class DiffusionFeatures(FrozenBackbone):
         """x_t of each abar_t in ``signal`` [S], as [S, B, 3, H, W] (eq. 4)."""
         height, width = image.shape[-2:]
         if height % self.divisor or width % self.divisor:
-            raise ValueError(
+            raise ConfigError(
                 f"Image is {height} x {width}, but the sides must be multiples of {self.divisor} "
                 f"for {self.name}; resize it to {-(-height // self.divisor) * self.divisor} x "
                 f"{-(-width // self.divisor) * self.divisor}."

@@ -18,7 +18,7 @@ from lcpdn_pl.data.masks import MaskRule
 from lcpdn_pl.data.protocols import read_protocol
 from lcpdn_pl.data.samples import check_samples, select
 from lcpdn_pl.data.transforms import Augmentation
-from lcpdn_pl.errors import DataError
+from lcpdn_pl.errors import ConfigError
 
 ROOT_VARIABLE = "LCPDN_DATA_ROOT"
 
@@ -165,7 +165,7 @@ class PublicDataModule(SegmentationDataModule):
         protocols: Names of the protocols, and the lists that they stand for.
 
     Raises:
-        ValueError: If the protocol is unknown; lists those there are.
+        ConfigError: If the protocol is unknown; lists those there are.
     """
 
     folder: ClassVar[str]
@@ -185,7 +185,7 @@ class PublicDataModule(SegmentationDataModule):
         super().__init__(image_size, batch_size, num_workers, augment, mask_rule, test_reports)
         known = [*self.protocols, "full"]
         if protocol not in known:
-            raise DataError(
+            raise ConfigError(
                 f"{type(self).__name__} has no protocol {protocol!r}; "
                 f"use one of {', '.join(known)}."
             )

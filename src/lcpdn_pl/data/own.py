@@ -8,7 +8,7 @@ import pandas as pd
 from lcpdn_pl.data.datamodule import SegmentationDataModule, TestReports
 from lcpdn_pl.data.manifest import read_manifest
 from lcpdn_pl.data.masks import MaskRule
-from lcpdn_pl.errors import DataError
+from lcpdn_pl.errors import ConfigError
 
 
 class Manifest(SegmentationDataModule):
@@ -28,7 +28,7 @@ class Manifest(SegmentationDataModule):
             ``shuffled`` or ``empty``.
 
     Raises:
-        DataError: If ``foreground`` and ``ignore`` overlap or hold 0.
+        ConfigError: If ``foreground`` and ``ignore`` overlap or hold 0.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Manifest(SegmentationDataModule):
     ) -> None:
         super().__init__(image_size, batch_size, num_workers, augment, mask_rule, test_reports)
         if not foreground or not {0, ignore}.isdisjoint(foreground) or ignore == 0:
-            raise DataError(
+            raise ConfigError(
                 f"foreground={list(foreground)} and ignore={ignore} are no mask values: expected "
                 "at least one foreground value, none of them 0 (background) or the ignored one."
             )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.lcpdn.network import LCPDN
 
@@ -18,8 +19,8 @@ def create(name: str, **config: Any) -> Network:
         **config: Arguments of the network's constructor.
 
     Raises:
-        ValueError: If there is no such method; lists those there are.
+        ConfigError: If there is no such method; lists those there are.
     """
     if name not in NETWORKS:
-        raise ValueError(f"Unknown method {name!r}; expected one of {', '.join(NETWORKS)}.")
+        raise ConfigError(f"Unknown method {name!r}; expected one of {', '.join(NETWORKS)}.")
     return NETWORKS[name](**config)

@@ -64,7 +64,7 @@ class LCPDN(Network):
 
     Raises:
         WeightsError: If a backbone cannot be loaded.
-        ValueError: If blocks or steps are out of range.
+        ConfigError: If blocks or steps are out of range.
     """
 
     def __init__(

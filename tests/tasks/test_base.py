@@ -1,0 +1,102 @@
+"""The task: what is trained, what is scored, what a checkpoint holds."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lcpdn_pl.backbones.base import FrozenBackbone
+from lcpdn_pl.data.dataset import Batch
+from lcpdn_pl.errors import CheckpointError
+from lcpdn_pl.models.base import Network
+from lcpdn_pl.tasks import SegmentationTask
+
+
+class Bright(Network):
+    """Foreground where the red channel is positive, behind a frozen convolution."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.backbone = FrozenBackbone()
+        self.backbone.conv = nn.Conv2d(3, 3, 1)
+        self.backbone.freeze("stub", pretrained=False)
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, image: Tensor, text: Any) -> Tensor:  # noqa: ARG002 - reads no report
+        score = self.scale * image[:, 0]
+        return torch.stack([-score, score], dim=1)
+
+
+def test_optimizer_gets_trainable_parameters_alone() -> None:
+    task = SegmentationTask(Bright())
+    optimizer = task.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Adam)
+    (group,) = optimizer.param_groups
+    assert group["params"] == [task.network.scale]
+    assert group["lr"] == 1e-4
+
+
+def test_scheduler_is_built_on_the_optimizer() -> None:
+    task = SegmentationTask(
+        Bright(),
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.5),
+        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1),
+    )
+    built = task.configure_optimizers()
+    assert isinstance(built, dict)
+    parts = dict(built)
+    scheduler = parts["lr_scheduler"]
+    assert isinstance(scheduler, torch.optim.lr_scheduler.StepLR)
+    assert scheduler.optimizer is parts["optimizer"]
+
+
+def test_test_step_scores_both_rules_as_written_out() -> None:
+    rng = np.random.default_rng(0)
+    mask = (rng.random((50, 60)) > 0.7).astype(np.int64)
+    image = torch.from_numpy(rng.uniform(-1, 1, (1, 3, 16, 16))).float()
+    batch: Batch = {
+        "image": image,
+        "mask": torch.from_numpy(mask)[None],
+        "text": [""],
+        "name": ["a"],
+    }
+    task = SegmentationTask(Bright())
+    row = task.test_step(batch, 0)["row"]
+
+    small = cv2.resize((mask * 255).astype(np.uint8), (16, 16), interpolation=cv2.INTER_LINEAR) > 0
+    predicted = image[0, 0].numpy() > 0
+    large = nn.functional.interpolate(image[:, :1], (50, 60), mode="bilinear")[0, 0].numpy() > 0
+    for rule, found, truth in (("compat", predicted, small), ("native", large, mask == 1)):
+        overlap = (found & truth).sum()
+        assert row[f"{rule}/dice"] == pytest.approx(2 * overlap / (found.sum() + truth.sum()))
+        assert row[f"{rule}/iou"] == pytest.approx(overlap / (found | truth).sum())
+    probability = task.predict_step(batch, 0)
+    assert probability.shape == (1, 50, 60)
+    assert np.array_equal(probability[0].detach().numpy() > 0.5, large)
+
+
+def test_checkpoint_leaves_frozen_weights_out_and_takes_them_back() -> None:
+    task = SegmentationTask(Bright())
+    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    assert list(checkpoint["state_dict"]) == ["network.scale"]
+    assert "stub" in checkpoint["backbones"]["backbone"]
+    assert "RANDOM" in checkpoint["backbones"]["backbone"]
+    fresh = SegmentationTask(Bright())
+    fresh.on_load_checkpoint(checkpoint)
+    fresh.load_state_dict(checkpoint["state_dict"], strict=True)
+
+
+def test_checkpoint_of_another_backbone_or_network_is_refused() -> None:
+    task = SegmentationTask(Bright())
+    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    with pytest.raises(CheckpointError, match="other backbones"):
+        SegmentationTask(Bright(seed=1)).on_load_checkpoint(checkpoint)
+    checkpoint["state_dict"]["network.extra"] = checkpoint["state_dict"].pop("network.scale")
+    with pytest.raises(CheckpointError, match=r"missing \['network.scale'\].*\['network.extra'\]"):
+        task.on_load_checkpoint(checkpoint)

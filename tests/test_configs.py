@@ -1,0 +1,74 @@
+"""The shipped configurations parse, compose and say what they promise."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lcpdn_pl.cli import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FULL = ["demo", "monuseg", "qata_cov19", "mosmed_plus"]
+
+
+Config = dict[str, dict[str, dict[str, object]]]
+
+
+def parsed(capsys: pytest.CaptureFixture[str], *names: str) -> Config:
+    arguments = [f"--config={CONFIGS / name}.yaml" for name in names]
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", *arguments, "--print_config"])
+    assert stopped.value.code == 0
+    config: Config = yaml.safe_load(capsys.readouterr().out)
+    return config
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_full_configurations_train_lcpdn_as_published(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = parsed(capsys, name)["model"]["init_args"]
+    network = model["network"]
+    assert isinstance(network, dict)
+    assert network["class_path"] == "lcpdn_pl.models.LCPDN"
+    assert network["init_args"]["steps"] == [50, 150, 250]
+    blocks = [6, 8, 12, 16] if name in ("demo", "monuseg") else [4, 6, 8, 12]
+    assert network["init_args"]["blocks"] == blocks
+    assert model["loss"] == {
+        "class_path": "lcpdn_pl.losses.DiceCELoss",
+        "init_args": {"dice_weight": 1.5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "cprfl", "ltfr"),
+    [("none", False, False), ("cprfl", True, False), ("ltfr", False, True), ("full", True, True)],
+)
+def test_ablations_change_their_toggles_alone(
+    row: str, cprfl: bool, ltfr: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = parsed(capsys, "qata_cov19")["model"]["init_args"]["network"]
+    changed = parsed(capsys, "qata_cov19", f"ablations/{row}")["model"]["init_args"]["network"]
+    assert isinstance(plain, dict)
+    assert isinstance(changed, dict)
+    assert changed["init_args"] == plain["init_args"] | {"cprfl": cprfl, "ltfr": ltfr}
+
+
+def test_backbone_overlays_compose(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = parsed(capsys, "monuseg")
+    assert parsed(capsys, "monuseg", "backbones/embedded") == plain
+    paper = parsed(capsys, "monuseg", "backbones/paper")["model"]["init_args"]["network"]
+    assert isinstance(paper, dict)
+    assert paper["init_args"]["denoiser"] == "256x256_diffusion_uncond.pt"
+    assert paper["init_args"]["blocks"] == [6, 8, 12, 16]
+
+
+def test_paper_backbones_say_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("demo", "backbones/paper")
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", *(f"--config={CONFIGS / name}.yaml" for name in names)])
+    assert stopped.value.code == 1
+    assert "256x256_diffusion_uncond.pt does not exist" in capsys.readouterr().err
