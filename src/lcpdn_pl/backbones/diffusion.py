@@ -255,7 +255,7 @@ def create_denoiser(name: str, random_seed: int = 0) -> tuple[UNet2DModel, bool]
     path = Path(name)
     if path.is_dir():
         try:
-            return UNet2DModel.from_pretrained(path), True
+            return UNet2DModel.from_pretrained(path, low_cpu_mem_usage=False), True
         except (OSError, ValueError) as error:
             raise WeightsError(
                 f"{path} is no folder of a diffusers UNet2DModel: {error}"

@@ -1,0 +1,154 @@
+"""Diffusion features against the plain way of computing them."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from lcpdn_pl.backbones.diffusion import DiffusionFeatures, alpha_bar, create_denoiser
+from lcpdn_pl.errors import WeightsError
+
+BLOCKS, STEPS = [1, 2, 4], [50, 150, 250]
+
+
+@pytest.fixture
+def unet(tiny_denoiser: str) -> UNet2DModel:
+    return create_denoiser(tiny_denoiser)[0]
+
+
+def image() -> Tensor:
+    return torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def prompt() -> Tensor:
+    return torch.randn(2, 32, generator=torch.Generator().manual_seed(2)).requires_grad_()
+
+
+def plain_features(unet: UNet2DModel, prompt: Tensor | None, noise: Tensor) -> list[Tensor]:
+    """The whole network, one step at a time, with hooks on what ends each decoder block."""
+    ends: list[nn.Module] = []
+    for level in unet.up_blocks:
+        count = len(level.resnets)
+        for index in range(count):
+            attentions = getattr(level, "attentions", None)
+            end = attentions[index] if attentions else level.resnets[index]
+            if index == count - 1 and level.upsamplers is not None:
+                end = level.upsamplers[0]
+            ends.append(end)
+    parts: list[list[Tensor]] = [[] for _ in BLOCKS]
+    hooks = [
+        ends[block].register_forward_hook(lambda _m, _i, out, part=part: part.append(out))
+        for block, part in zip(BLOCKS, parts, strict=True)
+    ]
+    if prompt is not None:
+        added = prompt
+        hooks.append(unet.time_embedding.register_forward_hook(lambda _m, _i, out: out + added))
+    for step in STEPS:
+        rate = torch.prod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)[: step + 1])
+        noised = rate.sqrt().float() * image() + (1 - rate).sqrt().float() * noise
+        unet(F.pixel_unshuffle(noised, 2), step)
+    for hook in hooks:
+        hook.remove()
+    return [torch.cat(part, dim=1) for part in parts]
+
+
+def test_alpha_bar_is_the_running_product() -> None:
+    product = 1.0
+    for t in range(1000):
+        product *= 1 - (1e-4 + (0.02 - 1e-4) * t / 999)
+        if t in (0, 50, 150, 250, 999):
+            assert alpha_bar()[t].item() == pytest.approx(product, rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"step_batch": 1}, {"gradient_checkpointing": True}])
+def test_features_and_prompt_gradient_equal_the_plain_way(
+    unet: UNet2DModel, options: dict[str, Any]
+) -> None:
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    ours, theirs = prompt(), prompt()
+    expected = plain_features(unet.eval(), theirs, noise)
+    features = DiffusionFeatures(unet, BLOCKS, STEPS, noise=noise, **options)(image(), ours)
+    for found, wanted in zip(features, expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    torch.stack([part.square().mean() for part in features]).sum().backward()
+    torch.stack([part.square().mean() for part in expected]).sum().backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert ours.grad.norm() > 0
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
+    assert all(p.grad is None for p in unet.parameters())
+
+
+def test_without_prompt_nothing_needs_a_gradient(unet: UNet2DModel) -> None:
+    features = DiffusionFeatures(unet, BLOCKS, STEPS, noise_seed=5)
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+    found = features(image())
+    assert not any(part.requires_grad for part in found)
+    for part, wanted in zip(found, plain_features(unet, None, noise), strict=True):
+        torch.testing.assert_close(part, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_one_noise_for_all_images(unet: UNet2DModel) -> None:
+    features = DiffusionFeatures(unet, BLOCKS, STEPS)
+    twice = image()[:1].repeat(2, 1, 1, 1)
+    for part in features(twice):
+        torch.testing.assert_close(part[0], part[1])
+    other = DiffusionFeatures(unet, BLOCKS, STEPS, noise_seed=1)
+    assert (features(twice)[0] - other(twice)[0]).abs().max() > 1e-3
+
+
+def test_attributes_say_what_comes_out(unet: UNet2DModel) -> None:
+    whole = sum(p.numel() for p in unet.parameters())
+    features = DiffusionFeatures(unet, [1, 2], STEPS).train()
+    assert not features.training
+    assert (features.divisor, features.embed_width, features.patch) == (8, 32, 2)
+    assert [part.shape[1] for part in features(image())] == features.channels == [48, 24]
+    assert sum(p.numel() for p in features.parameters()) < whole
+
+
+@pytest.mark.parametrize(
+    ("blocks", "steps", "message"),
+    [
+        ([2, 1], [50], r"blocks=\[2, 1\].*0 to 5"),
+        ([6], [50], r"blocks=\[6\].*0 to 5"),
+        ([], [50], r"blocks=\[\]"),
+        ([1], [1000], r"steps=\[1000\].*0 and 999"),
+        ([1], [], r"steps=\[\]"),
+    ],
+)
+def test_bad_settings(unet: UNet2DModel, blocks: list[int], steps: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiffusionFeatures(unet, blocks, steps)
+
+
+def test_bad_image_size_names_the_size_to_use(unet: UNet2DModel) -> None:
+    with pytest.raises(ValueError, match=r"20 x 16.*multiples of 8.*24 x 16"):
+        DiffusionFeatures(unet, BLOCKS, STEPS)(torch.zeros(1, 3, 20, 16))
+
+
+def test_small_denoiser_is_random_and_says_so() -> None:
+    unet, pretrained = create_denoiser("lcpdn-ddpm-small:random")
+    features = DiffusionFeatures(unet, [6, 8, 12, 16], STEPS, name="small", pretrained=pretrained)
+    assert features.describe() == "small, 7.0 M parameters, RANDOM"
+    again, _ = create_denoiser("lcpdn-ddpm-small:random")
+    other, _ = create_denoiser("lcpdn-ddpm-small:random", random_seed=1)
+    torch.testing.assert_close(unet.conv_in.weight, again.conv_in.weight)
+    assert not torch.equal(unet.conv_in.weight, other.conv_in.weight)
+    with torch.no_grad(), FlopCounterMode(display=False) as flops:
+        unet(torch.zeros(3, 12, 128, 128), torch.tensor(STEPS))
+    assert flops.get_total_flops() < 25e9
+
+
+@pytest.mark.parametrize("name", ["lcpdn-ddpm-tiny", "lcpdn-ddpm-small", "model.bin"])
+def test_unknown_denoiser_lists_the_forms(name: str) -> None:
+    with pytest.raises(WeightsError, match=r"expected 'lcpdn-ddpm-small:random', the folder"):
+        create_denoiser(name)
+
+
+def test_folder_that_holds_no_denoiser(tiny_bert: str) -> None:
+    with pytest.raises(WeightsError, match="no folder of a diffusers UNet2DModel"):
+        create_denoiser(tiny_bert + "/..")

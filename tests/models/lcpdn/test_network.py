@@ -1,0 +1,94 @@
+"""LCPDN as a whole, at tiny width."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lcpdn_pl.models import LCPDN, create
+from lcpdn_pl.models.lcpdn.fusion import CrossAttention
+
+REPORTS = ["One left lung.", "Two round nuclei, upper right.", "One."]
+
+
+def images(count: int = 3, size: int = 16) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_logits_have_the_image_size(tiny_network: dict[str, Any]) -> None:
+    assert create("lcpdn", **tiny_network)(images(), REPORTS).shape == (3, 2, 16, 16)
+
+
+@pytest.mark.parametrize("ltfr", [True, False])
+def test_batch_equals_singles(tiny_network: dict[str, Any], ltfr: bool) -> None:
+    network = LCPDN(**tiny_network, ltfr=ltfr, zero_init_prompt=False).eval()
+    together = network(images(), REPORTS)
+    for index, report in enumerate(REPORTS):
+        alone = network(images()[index : index + 1], [report])
+        torch.testing.assert_close(together[index : index + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_report_and_image_reach_the_logits(tiny_network: dict[str, Any]) -> None:
+    network = LCPDN(**tiny_network, zero_init_prompt=False).eval()
+    image = images(1)
+    here, there = network(image, REPORTS[:1]), network(image, REPORTS[1:2])
+    assert (here - there).abs().max() > 1e-4
+    assert (here - network(-image, REPORTS[:1])).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_gradients_reach_the_prompt_and_nothing_frozen(
+    tiny_network: dict[str, Any], checkpointing: bool
+) -> None:
+    network = LCPDN(
+        **tiny_network, zero_init_prompt=False, gradient_checkpointing=checkpointing
+    ).train()
+    assert not network.features.training
+    assert not network.text_encoder.training
+    assert network.image_encoder is not None
+    assert not any(module.training for module in network.image_encoder.modules())
+    # Four image tokens: with one there is nothing to choose, and keys and queries get none.
+    network(images(size=64), REPORTS).square().mean().backward()
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            # A shift of all keys leaves the softmax as it is.
+            if name.startswith("prompt.") and "key.bias" not in name:
+                assert parameter.grad.abs().max() > 0, name
+        else:
+            assert parameter.grad is None, name
+    assert network.prompt is not None
+    assert network.prompt.key.weight.grad is not None
+    assert network.prompt.key.weight.grad.norm() > 0
+
+
+def test_zero_prompt_is_the_plain_denoiser(tiny_network: dict[str, Any]) -> None:
+    prompted = LCPDN(**tiny_network).eval()
+    plain = LCPDN(**tiny_network, cprfl=False).eval()
+    plain.load_state_dict(prompted.state_dict(), strict=False)
+    torch.testing.assert_close(prompted(images(), REPORTS), plain(images(), REPORTS))
+    assert plain.prompt is None
+    assert plain.image_encoder is None
+
+
+def test_toggles_and_frozen_prompt(tiny_network: dict[str, Any]) -> None:
+    assert isinstance(LCPDN(**tiny_network, ltfr=False).fusion, CrossAttention)
+    network = LCPDN(**tiny_network, prompt_gradient=False)
+    assert network.prompt is not None
+    assert not any(parameter.requires_grad for parameter in network.prompt.parameters())
+    network(images(), REPORTS).mean().backward()
+    trainable, frozen = network.count_parameters()
+    assert trainable + frozen == sum(p.numel() for p in network.parameters())
+    assert trainable < LCPDN(**tiny_network).count_parameters()[0]
+
+
+def test_backbones_are_described(tiny_network: dict[str, Any]) -> None:
+    described = LCPDN(**tiny_network).describe_backbones()
+    assert set(described) == {"features", "text_encoder", "image_encoder"}
+    assert described["image_encoder"] == "efficientnet-lite0, 3.0 M parameters, pretrained"
+
+
+def test_unknown_method_lists_those_there_are() -> None:
+    with pytest.raises(ValueError, match="'nope'; expected one of lcpdn"):
+        create("nope")

@@ -1,0 +1,110 @@
+"""The score against hand-made cases, scikit-learn and torchmetrics."""
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import f1_score, jaccard_score
+from torch import Tensor
+from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
+
+from lcpdn_pl.losses import DiceCELoss, dice_loss
+from lcpdn_pl.metrics import SegmentationScore
+
+
+def masks(seed: int, count: int = 5) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(count, 8, 8, generator=generator) > 0.6).long()
+
+
+def scores(score: SegmentationScore) -> dict[str, float]:
+    return {name: float(value) for name, value in score.compute().items()}  # type: ignore[arg-type]
+
+
+def test_against_references_in_uneven_batches() -> None:
+    predicted, target = masks(0), masks(1)
+    score = SegmentationScore()
+    score.update(predicted[:2], target[:2])
+    score.update(predicted[2:], target[2:])
+    pairs = list(zip(predicted.flatten(1), target.flatten(1), strict=True))
+    found = scores(score)
+    assert found["dice"] == pytest.approx(sum(f1_score(t, p) for p, t in pairs) / 5)
+    assert found["iou"] == pytest.approx(sum(jaccard_score(t, p) for p, t in pairs) / 5)
+    assert found["dice_global"] == pytest.approx(BinaryF1Score()(predicted, target).item())
+    assert found["iou_global"] == pytest.approx(BinaryJaccardIndex()(predicted, target).item())
+
+
+@pytest.mark.parametrize(
+    ("empty_score", "dice"), [(1.0, (1 + 2 / 3 + 1) / 3), (0.0, (1 + 2 / 3) / 3), (None, 5 / 6)]
+)
+def test_perfect_partial_and_empty(empty_score: float | None, dice: float) -> None:
+    target = torch.tensor([[[1, 1]], [[1, 0]], [[0, 0]]])
+    predicted = torch.tensor([[[1, 1]], [[1, 1]], [[0, 0]]])
+    score = SegmentationScore(empty_score)
+    score.update(predicted, target)
+    assert scores(score)["dice"] == pytest.approx(dice)
+    assert scores(score)["dice_global"] == pytest.approx(6 / 7)
+    assert scores(score)["iou_global"] == pytest.approx(3 / 4)
+
+
+def test_only_empty_images() -> None:
+    nothing = torch.zeros(2, 3, 3, dtype=torch.long)
+    for empty_score, expected in ((1.0, 1.0), (0.0, 0.0)):
+        score = SegmentationScore(empty_score)
+        score.update(nothing, nothing)
+        assert set(scores(score).values()) == {expected}
+    score = SegmentationScore(None)
+    score.update(nothing, nothing)
+    assert all(math.isnan(value) for value in scores(score).values())
+
+
+def test_false_alarm_on_an_empty_mask_scores_zero() -> None:
+    score = SegmentationScore()
+    score.update(torch.ones(1, 2, 2, dtype=torch.long), torch.zeros(1, 2, 2, dtype=torch.long))
+    assert set(scores(score).values()) == {0.0}
+
+
+def test_ignored_pixels_and_logits() -> None:
+    target = torch.tensor([[[1, 0, 255, 255]]])
+    logits = torch.tensor([[[[0.0, 1, 0, 1]], [[1.0, 0, 1, 0]]]])
+    score = SegmentationScore()
+    score.update(logits, target)
+    assert set(scores(score).values()) == {1.0}
+
+
+def test_sizes_must_agree() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 2, 2\) but target is \(1, 3, 3\)"):
+        SegmentationScore().update(torch.zeros(1, 2, 2).long(), torch.zeros(1, 3, 3).long())
+
+
+def test_dice_loss_against_a_loop() -> None:
+    logits = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    target = masks(2, 2)[:, :4, :4].clone()
+    target[0, 0] = 255
+    probability = logits.softmax(dim=1)
+    total = 0.0
+    for c in range(2):
+        overlap = squares = 0.0
+        for b in range(2):
+            for i in range(4):
+                for j in range(4):
+                    if target[b, i, j] == 255:
+                        continue
+                    p, g = float(probability[b, c, i, j]), float(target[b, i, j] == c)
+                    overlap += p * g
+                    squares += p * p + g * g
+        total += (1 - (2 * overlap + 1e-5) / (squares + 1e-5)) / 2
+    assert dice_loss(logits, target).item() == pytest.approx(total, rel=1e-4)
+    terms = DiceCELoss(1.5)(logits, target)
+    ce = torch.nn.functional.cross_entropy(logits, target, ignore_index=255)
+    torch.testing.assert_close(terms["ce"], ce)
+    torch.testing.assert_close(terms["loss"], ce + 1.5 * terms["dice_loss"])
+
+
+def test_nothing_to_learn_costs_a_finite_loss() -> None:
+    logits = torch.randn(1, 2, 4, 4, requires_grad=True)
+    terms = DiceCELoss()(logits, torch.full((1, 4, 4), 255))
+    terms["loss"].backward()
+    assert terms["loss"].isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
