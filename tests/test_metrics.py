@@ -108,3 +108,34 @@ def test_nothing_to_learn_costs_a_finite_loss() -> None:
     assert terms["loss"].isfinite()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("sizes", [[5], [1, 1, 1, 1, 1], [4, 1]])
+def test_batch_sizes_do_not_matter(sizes: list[int]) -> None:
+    predicted, target = masks(0), masks(1)
+    target[0, :4] = 255
+    score, single = SegmentationScore(), []
+    for part, truth in zip(predicted.split(sizes), target.split(sizes), strict=True):
+        score.update(part, truth)
+    for mask, truth in zip(predicted, target, strict=True):
+        known = truth != 255
+        single.append(f1_score(truth[known], mask[known]))
+    found = scores(score)
+    assert found["dice"] == pytest.approx(sum(single) / 5)
+    known = target != 255
+    assert found["dice_global"] == pytest.approx(f1_score(target[known], predicted[known]))
+    assert found["iou_global"] == pytest.approx(jaccard_score(target[known], predicted[known]))
+    score.reset()
+    score.update(target[1:2], target[1:2])
+    assert set(scores(score).values()) == {1.0}
+
+
+def test_logits_and_masks_score_alike() -> None:
+    predicted, target = masks(0), masks(1)
+    logits = torch.stack([-predicted.float(), predicted.float() - 0.5], dim=1)
+    found = []
+    for prediction in (logits, predicted, predicted.bool(), predicted.to(torch.uint8)):
+        score = SegmentationScore()
+        score.update(prediction, target)
+        found.append(scores(score))
+    assert all(other == found[0] for other in found)

@@ -1,10 +1,12 @@
 """Diffusion features against the plain way of computing them."""
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DModel
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -152,3 +154,34 @@ def test_unknown_denoiser_lists_the_forms(name: str) -> None:
 def test_folder_that_holds_no_denoiser(tiny_bert: str) -> None:
     with pytest.raises(WeightsError, match="no folder of a diffusers UNet2DModel"):
         create_denoiser(tiny_bert + "/..")
+
+
+def test_noised_follows_its_equation(unet: UNet2DModel) -> None:
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    noised = DiffusionFeatures(unet, BLOCKS, STEPS, noise=noise).noised(
+        image(), torch.tensor([0.25, 0.81])
+    )
+    assert noised.shape == (2, 2, 3, 16, 16)
+    torch.testing.assert_close(noised[0], 0.5 * image() + math.sqrt(0.75) * noise)
+    torch.testing.assert_close(noised[1], 0.9 * image() + math.sqrt(0.19) * noise)
+
+
+def test_uneven_step_batches_change_nothing(unet: UNet2DModel) -> None:
+    ours, theirs = prompt(), prompt()
+    wanted = DiffusionFeatures(unet, BLOCKS, STEPS)(image(), theirs)
+    features = DiffusionFeatures(unet, BLOCKS, STEPS, step_batch=2, gradient_checkpointing=True)
+    found = features.train()(image(), ours)
+    for part, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(part, other, atol=1e-5, rtol=1e-5)
+    torch.stack([part.square().mean() for part in found]).sum().backward()
+    torch.stack([part.square().mean() for part in wanted]).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
+    assert all(p.grad is None and not p.requires_grad for p in features.parameters())
+
+
+def test_folder_counts_as_pretrained(tiny_denoiser: str) -> None:
+    unet, pretrained = create_denoiser(tiny_denoiser)
+    assert pretrained
+    stored = load_file(f"{tiny_denoiser}/diffusion_pytorch_model.safetensors")
+    assert stored.keys() == unet.state_dict().keys()
+    assert all(torch.equal(value, stored[key]) for key, value in unet.state_dict().items())

@@ -1,0 +1,79 @@
+"""The report cache, full precision, and where an encoder is looked for."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel, AutoTokenizer
+
+from lcpdn_pl.backbones import text
+from lcpdn_pl.backbones.text import TextEncoder, create_text_encoder
+
+
+def test_the_least_recently_used_report_goes_first(tiny_bert: str) -> None:
+    encoder = TextEncoder(tiny_bert, cache_size=2)
+    encoder(["one", "two", "one"])
+    encoder(["left"])  # "two" was used before "one", and goes
+    encoder(["one", "left"])
+    assert encoder.encoded == 3
+    encoder(["two"])
+    assert encoder.encoded == 4
+
+
+def test_a_batch_larger_than_the_cache_is_whole(tiny_bert: str) -> None:
+    reports = ["one", "two lung", "left", "one"]
+    tokens, valid = TextEncoder(tiny_bert, cache_size=1)(reports)
+    wanted, all_valid = TextEncoder(tiny_bert)(reports)
+    torch.testing.assert_close(tokens, wanted)
+    assert torch.equal(valid, all_valid)
+    assert valid.sum(dim=1).tolist() == [3, 4, 3, 3]  # the words, [CLS] and [SEP]
+
+
+def test_tokens_are_the_last_hidden_states(tiny_bert: str) -> None:
+    report = "One round nuclei, left lung."
+    batch = AutoTokenizer.from_pretrained(tiny_bert)(report, return_tensors="pt")
+    wanted = AutoModel.from_pretrained(tiny_bert).eval()(**batch).last_hidden_state
+    encoder = TextEncoder(tiny_bert).train()
+    assert not any(module.training for module in encoder.modules())
+    torch.testing.assert_close(encoder([report])[0], wanted.detach())
+
+
+def test_full_precision_whatever_the_file_and_autocast(tiny_bert: str, tmp_path: Path) -> None:
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path)
+    AutoModel.from_pretrained(tiny_bert).half().save_pretrained(tmp_path)
+    encoder = TextEncoder(str(tmp_path))
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, _ = encoder(["one lung"])
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, TextEncoder(str(tmp_path))(["one lung"])[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "revision"),
+    [("owner/model@1a2b", "owner/model", "1a2b"), ("owner/model", "owner/model", None)],
+)
+def test_tokenizer_and_weights_are_of_one_revision(
+    monkeypatch: pytest.MonkeyPatch, name: str, source: str, revision: str | None
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    class Stub(nn.Module):
+        config = SimpleNamespace(hidden_size=5)
+
+    def load_tokenizer(source: str, revision: str | None) -> SimpleNamespace:
+        asked.append((source, revision))
+        return SimpleNamespace(model_max_length=32)
+
+    def load_model(source: str, revision: str | None, dtype: torch.dtype) -> nn.Module:
+        assert dtype == torch.float32
+        asked.append((source, revision))
+        return Stub()
+
+    monkeypatch.setattr(text, "AutoTokenizer", SimpleNamespace(from_pretrained=load_tokenizer))
+    monkeypatch.setattr(text, "AutoModel", SimpleNamespace(from_pretrained=load_model))
+    encoder = create_text_encoder(name)
+    assert asked == [(source, revision)] * 2
+    assert (encoder.name, encoder.width, encoder.max_tokens) == (name, 5, 32)

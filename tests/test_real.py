@@ -1,0 +1,67 @@
+"""Real images of all three sets: one epoch and a test of each, through the command line."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lcpdn_pl.cli import main
+from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+pytestmark = pytest.mark.real
+
+
+@pytest.mark.parametrize(
+    ("module", "protocol", "counts", "size"),
+    [
+        (MoNuSeg, "paper", (5, 6, 14), 1000),
+        (MoNuSeg, "draw_4", (5, 6, 14), 1000),
+        (QaTaCOV19, "paper", (150, 30, 50), 224),
+        (MosMedPlus, "paper", (150, 20, 30), 400),
+        (MosMedPlus, "by_volume", (150, 20, 30), 400),
+    ],
+)
+def test_protocols_on_disk(
+    module: type[MoNuSeg], protocol: str, counts: tuple[int, int, int], size: int, real_data: Path
+) -> None:
+    data = module(str(real_data / module.folder), protocol)
+    data.setup("fit")
+    found = data.samples["split"].value_counts()
+    assert tuple(found[split] for split in ("train", "val", "test")) == counts
+    test, train = next(iter(data.test_dataloader())), next(iter(data.train_dataloader()))
+    assert test["mask"].shape == (1, size, size)
+    assert train["image"].shape == (1, 3, 256, 256)
+    assert 0 < train["mask"].float().mean() < 1
+    assert train["image"].std() > 0.05
+
+
+@pytest.mark.parametrize("name", ["monuseg", "qata_cov19", "mosmed_plus"])
+def test_one_epoch_and_a_test(
+    name: str,
+    real_data: Path,
+    tiny_denoiser: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LCPDN_DATA_ROOT", str(real_data))
+    arguments = [
+        f"--config={CONFIGS / name}.yaml",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=5",
+        "--trainer.limit_val_batches=2",
+        "--data.image_size=64",
+        f"--model.network.denoiser={tiny_denoiser}",
+        "--model.network.blocks=[1,3,4]",
+    ]
+    main(["fit", *arguments])
+    (checkpoint,) = Path("runs").glob(f"{name}/lcpdn/*/best.ckpt")
+    main(["test", "--ckpt_path", str(checkpoint)])
+    folder = checkpoint.parent / "test" / name
+    results = pd.read_csv(folder / "per_image.csv")
+    assert len(results) == {"monuseg": 14, "qata_cov19": 50, "mosmed_plus": 30}[name]
+    figures = results.drop(columns="name").to_numpy()
+    assert ((figures >= 0) & (figures <= 1)).all()
+    assert (folder / "overlay.png").is_file()
