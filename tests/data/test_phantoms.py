@@ -13,7 +13,7 @@ from lcpdn_pl.data.phantoms.reports import KINDS
 from lcpdn_pl.data.phantoms.scene import Scene
 
 SIZE = 64
-SEEDS = range(60)
+SEEDS = range(32)
 FEW_SEEDS = range(16)
 LUNGS: tuple[Look, ...] = ("xray", "ct")
 PLACE = re.compile(

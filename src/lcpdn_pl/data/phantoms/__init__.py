@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcpdn_pl.data.phantoms.ct import draw_ct
+from lcpdn_pl.data.phantoms.drawing import Rng, union
 from lcpdn_pl.data.phantoms.nuclei import draw_nuclei
 from lcpdn_pl.data.phantoms.reports import describe
 from lcpdn_pl.data.phantoms.scene import LOOKS, Look, Scene
@@ -21,7 +22,7 @@ __all__ = ["LOOKS", "Look", "Phantom", "draw_phantom"]
 
 _MIN_SIZE = 32  # below this, single nuclei fall between the pixels
 _BOTH_KINDS_SHARE = 0.15
-_SCENES: dict[Look, Callable[[int, np.random.Generator], Scene]] = {
+_SCENES: dict[Look, Callable[[int, Rng], Scene]] = {
     "nuclei": draw_nuclei,
     "xray": draw_xray,
     "ct": draw_ct,
@@ -66,8 +67,8 @@ def draw_phantom(look: Look, size: int, rng: np.random.Generator) -> Phantom:
     return _phantom(look, size, rng, named=(0, 1) if both else (kind,))
 
 
-def _phantom(look: Look, size: int, rng: np.random.Generator, *, named: Sequence[int]) -> Phantom:
+def _phantom(look: Look, size: int, rng: Rng, *, named: Sequence[int]) -> Phantom:
     scene = _SCENES[look](size, rng)
-    mask = np.asarray(scene.kinds[list(named)].any(axis=0))
+    mask = np.asarray(union(scene.kinds[list(named)]))
     report = describe(look, mask, scene.rows, named, rng)
     return Phantom(scene.image, np.where(mask, 255, 0).astype(np.uint8), report)

@@ -32,10 +32,10 @@ def fill(n: int, *outlines: Points) -> Bools:
     return canvas.view(np.bool_)
 
 
-def fill_values(n: int, outlines: Sequence[Points], values: Sequence[float]) -> Floats:
-    """Like :func:`fill`, but each outline has a value of its own and hides those before it."""
+def fill_values(n: int, shapes: Sequence[tuple[Points, float]]) -> Floats:
+    """Fills each outline with its value; later ones hide earlier ones."""
     canvas = np.zeros((n, n), np.float32)
-    for outline, value in zip(outlines, values, strict=True):
+    for outline, value in shapes:
         cv2.fillPoly(canvas, [_pixels(n, outline)], value, shift=_SHIFT)
     return canvas
 
@@ -70,6 +70,11 @@ def noise(rng: Rng, n: int, *cells: int) -> Floats:
     """Smooth noise around 0 with so many bumps per column and per row."""
     grid = rng.standard_normal((cells[0], cells[-1])).astype(np.float32)
     return np.asarray(cv2.resize(grid, (n, n), interpolation=cv2.INTER_CUBIC))
+
+
+def union(layers: Bools) -> Bools:
+    """What any of the layers `[layers, n, n]` covers."""
+    return np.asarray(layers.any(axis=0))
 
 
 def soften(layer: Bools | Floats, sigma: float) -> Floats:

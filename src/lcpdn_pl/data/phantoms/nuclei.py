@@ -18,6 +18,7 @@ from lcpdn_pl.data.phantoms.drawing import (
     noise,
     shrink,
     soften,
+    union,
 )
 from lcpdn_pl.data.phantoms.scene import Scene, finish
 
@@ -37,7 +38,7 @@ def draw_nuclei(size: int, rng: Rng) -> Scene:
     lumen = blob(rng, rng.uniform(0, 1, 2), (0.14, 0.08), rng.uniform(0, np.pi), 0.2)
     nuclei = _place_nuclei(rng, lumen, across)
     kinds = np.stack([fill(n, *(outline for outline, _ in kind)) for kind in nuclei])
-    uptake = fill_values(n, *zip(*nuclei[0], *nuclei[1], strict=True))
+    uptake = fill_values(n, nuclei[0] + nuclei[1])
     dark, pale = soften(kinds[0], 0.003), soften(kinds[1], 0.003)
     tissue = 1 - soften(fill(n, lumen), 0.006)
 
@@ -47,7 +48,7 @@ def draw_nuclei(size: int, rng: Rng) -> Scene:
     haematoxylin += tissue * (0.10 + 0.05 * noise(rng, n, 6))
     eosin = tissue * (0.42 + 0.13 * fibres + 0.10 * noise(rng, n, 5) + 0.04 * noise(rng, n, 90))
     eosin *= 1 - 0.7 * dark - 0.25 * pale
-    blood = soften(_red_cells(n, rng) & ~kinds.any(axis=0), 0.003) * (1 + 0.1 * noise(rng, n, 40))
+    blood = soften(_red_cells(n, rng) & ~union(kinds), 0.003) * (1 + 0.1 * noise(rng, n, 40))
 
     stains = np.stack([haematoxylin, eosin * (1 - blood), 0.55 * blood], axis=-1).clip(0)
     stains *= rng.uniform(0.65, 1.35, 3).astype(np.float32)  # laboratories stain differently

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lcpdn_pl.data.phantoms.drawing import Floats, Rng, blob, fill, lines, noise, soften
+from lcpdn_pl.data.phantoms.drawing import Floats, Rng, blob, fill, lines, noise, soften, union
 from lcpdn_pl.data.phantoms.lungs import lung_pair, opacify, place_lesions, take, vessels
 from lcpdn_pl.data.phantoms.scene import Scene
 
@@ -27,7 +27,7 @@ def draw_xray(size: int, rng: Rng) -> Scene:
     heart |= fill(n, blob(rng, (0.56, 0.31), (0.05, 0.06)))  # aortic knob
     lungs = lung_pair(n, rng, _LUNG) & ~heart
     kinds = place_lesions(n, rng, lungs)
-    air = soften(np.asarray(lungs.any(axis=0)), 0.006)
+    air = soften(np.asarray(union(lungs)), 0.006)
 
     grey = 0.66 * soften(fill(n, _BODY), 0.01) - 0.42 * air * (1 + 0.12 * noise(rng, n, 5))
     grey += 0.06 * soften(heart, 0.008)
