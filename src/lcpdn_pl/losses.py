@@ -1,5 +1,7 @@
 """Losses of the segmentation tasks: each returns its terms by name, the total as ``loss``."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,7 +30,20 @@ def dice_loss(logits: Tensor, target: Tensor, eps: float = 1e-5) -> Tensor:
     return (1 - (2 * overlap + eps) / (total + eps)).mean()
 
 
-class DiceCELoss(nn.Module):
+class SegmentationLoss(nn.Module):
+    """A loss of logits and masks."""
+
+    @abstractmethod
+    def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Returns the loss's terms by name and their total as ``loss``.
+
+        Args:
+            logits: [B, 2, H, W].
+            target: [B, H, W] in {0, 1}, or 255 for pixels to ignore.
+        """
+
+
+class DiceCELoss(SegmentationLoss):
     """Cross-entropy plus weighted Dice loss, LCPDN's training loss.
 
     Args:
@@ -40,7 +55,7 @@ class DiceCELoss(nn.Module):
         self.dice_weight = dice_weight
 
     def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Returns ``loss``, ``ce`` and ``dice_loss``; arguments as in :func:`dice_loss`."""
+        """Returns ``loss``, ``ce`` and ``dice_loss``; see :meth:`SegmentationLoss.forward`."""
         # Clamped, so that a batch in which every pixel is ignored costs nothing instead of nan.
         valid = (target != IGNORE).sum().clamp(min=1)
         ce = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum") / valid

@@ -14,7 +14,7 @@ from lcpdn_pl.backbones.base import frozen_backbones
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.data.masks import resize_mask
 from lcpdn_pl.errors import CheckpointError
-from lcpdn_pl.losses import DiceCELoss
+from lcpdn_pl.losses import DiceCELoss, SegmentationLoss
 from lcpdn_pl.metrics import SegmentationScore, dice_iou, image_counts
 from lcpdn_pl.models.base import Network
 
@@ -40,7 +40,7 @@ class SegmentationTask(LightningModule):
     def __init__(
         self,
         network: Network,
-        loss: nn.Module = lazy_instance(DiceCELoss),  # noqa: B008 - shown by --help
+        loss: SegmentationLoss = lazy_instance(DiceCELoss),  # noqa: B008 - shown by --help
         optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
         empty_score: float = 1.0,

@@ -69,6 +69,6 @@ def draw_phantom(look: Look, size: int, rng: np.random.Generator) -> Phantom:
 
 def _phantom(look: Look, size: int, rng: Rng, *, named: Sequence[int]) -> Phantom:
     scene = _SCENES[look](size, rng)
-    mask = np.asarray(union(scene.kinds[list(named)]))
+    mask = union(scene.kinds[list(named)])
     report = describe(look, mask, scene.rows, named, rng)
     return Phantom(scene.image, np.where(mask, 255, 0).astype(np.uint8), report)

@@ -35,7 +35,7 @@ def draw_ct(size: int, rng: Rng) -> Scene:
     heart = fill(n, blob(rng, (0.55, 0.40), (rng.uniform(0.12, 0.16), 0.11), -0.4, 0.03))
     lungs = lung_pair(n, rng, _LUNG) & ~heart
     kinds = place_lesions(n, rng, lungs)
-    air = soften(np.asarray(union(lungs)), 0.003)
+    air = soften(union(lungs), 0.003)
 
     grey = np.zeros((n, n), np.float32)
     for layer, value in (*_chest_wall(n, rng), (heart, 0.70)):

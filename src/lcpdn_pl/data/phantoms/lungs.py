@@ -91,6 +91,6 @@ def take(grey: Floats, kinds: Bools, lungs: Bools, size: int, rng: Rng, grain: f
     lit = move(grey) * rng.uniform(0.85, 1.1) + 0.03 * noise(rng, n, 3)
     small = shrink(lit.clip(0, 1.2) ** rng.uniform(0.8, 1.25), size)
     image = np.repeat((small + rng.normal(0, grain, small.shape))[..., None], 3, axis=-1)
-    lung_rows = np.flatnonzero(shrink(move(np.asarray(union(lungs))), size).max(axis=1) > 0.5)
+    lung_rows = np.flatnonzero(shrink(move(union(lungs)), size).max(axis=1) > 0.5)
     rows = int(lung_rows[0]), int(lung_rows[-1]) + 1
     return finish(image, np.stack([move(kind) for kind in kinds]), rows)

@@ -27,7 +27,7 @@ def draw_xray(size: int, rng: Rng) -> Scene:
     heart |= fill(n, blob(rng, (0.56, 0.31), (0.05, 0.06)))  # aortic knob
     lungs = lung_pair(n, rng, _LUNG) & ~heart
     kinds = place_lesions(n, rng, lungs)
-    air = soften(np.asarray(union(lungs)), 0.006)
+    air = soften(union(lungs), 0.006)
 
     grey = 0.66 * soften(fill(n, _BODY), 0.01) - 0.42 * air * (1 + 0.12 * noise(rng, n, 5))
     grey += 0.06 * soften(heart, 0.008)
