@@ -11,6 +11,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -52,13 +53,15 @@ class RunSummary(Callback):
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
-        stage: str,  # noqa: ARG002
+        stage: str,
     ) -> None:
         """Called by Lightning once data and network stand."""
         if not trainer.is_global_zero or not isinstance(pl_module, SegmentationTask):
             return
         trainable, frozen = pl_module.network.count_parameters()
-        table = Table(title=f"lcpdn {trainer.state.fn}", show_header=False, title_justify="left")
+        table = Table(
+            title=f"lcpdn {TrainerFn(stage).value}", show_header=False, title_justify="left"
+        )
         samples = trainer.datamodule.samples  # type: ignore[attr-defined]
         counts = samples["split"].value_counts(sort=False)
         listed = ", ".join(f"{count} {split}" for split, count in counts.items())
