@@ -24,6 +24,44 @@ def test_overlay_tints_inside_alone() -> None:
     np.testing.assert_allclose(tinted[1, 1], [0.95, 0.05, 0.05])
 
 
+def test_error_map_greys_every_ignored_pixel() -> None:
+    prediction = np.array([[True, False], [False, True]])
+    picture = error_map(prediction, np.array([[255, 255], [0, 1]]))
+    assert (picture[0] == ERRORS["ignored"]).all()
+    assert picture.shape == (2, 2, 3)
+    assert picture[1].tolist() == [[0, 0, 0], list(ERRORS["hit"])]
+
+
+def test_overlay_leaves_its_image_alone() -> None:
+    image = np.random.default_rng(0).random((6, 5, 3))
+    before = image.copy()
+    assert np.array_equal(overlay(image, np.zeros((6, 5), bool), (1.0, 0.0, 0.0)), image)
+    full = overlay(image, np.ones((6, 5), bool), (0.0, 1.0, 0.0))  # no border at the picture's edge
+    np.testing.assert_allclose(full, 0.65 * image + np.array([0, 0.35, 0]))
+    assert np.array_equal(image, before)
+
+
+def test_sheet_puts_each_picture_in_its_column() -> None:
+    image = torch.full((3, 8, 8), -1.0)
+    mask = torch.zeros(8, 8, dtype=torch.long)
+    mask[2:6, 2:6], mask[7] = 1, 255
+    prediction = torch.zeros_like(mask)
+    prediction[2:6, 4:8] = 1
+    panels = [Panel(image, "Round.", "a", prediction, mask), Panel(image, "", "b", prediction)]
+    axes = np.reshape(np.array(overlay_sheet(panels, "title").axes, object), (2, 5))
+    assert [[len(axis.images) for axis in row] for row in axes] == [
+        [1, 0, 1, 1, 1],
+        [1, 0, 0, 1, 0],
+    ]
+    shown = np.asarray(axes[0, 4].images[0].get_array())
+    np.testing.assert_allclose(shown, error_map(prediction.numpy() == 1, mask.numpy()))
+    assert np.asarray(axes[0, 0].images[0].get_array()).max() == 0
+    for column, painted in ((2, mask == 1), (3, prediction == 1)):
+        picture = np.asarray(axes[0, column].images[0].get_array())
+        assert np.array_equal(picture.any(axis=-1), painted.numpy())
+    assert [text.get_text() for text in axes[0, 3].texts] == ["Dice 50.0"]
+
+
 def test_sheet_has_a_row_a_panel_also_without_mask_or_report() -> None:
     image, mask = torch.zeros(3, 8, 8), torch.ones(8, 8, dtype=torch.long)
     panels = [Panel(image, "Round.", "a", mask, mask), Panel(image, "", "b", mask)]

@@ -32,8 +32,13 @@ def test_protocols_on_disk(
     assert tuple(found[split] for split in ("train", "val", "test")) == counts
     test, train = next(iter(data.test_dataloader())), next(iter(data.train_dataloader()))
     assert test["mask"].shape == (1, size, size)
-    assert train["image"].shape == (1, 3, 256, 256)
-    assert 0 < train["mask"].float().mean() < 1
+    assert train["mask"].shape == (1, 256, 256)
+    for batch in (train, test):
+        assert batch["image"].shape == (1, 3, 256, 256)
+        assert -1 <= batch["image"].min() < batch["image"].max() <= 1
+        assert batch["mask"].unique().tolist() == [0, 1]
+        assert 0 < batch["mask"].float().mean() < 1
+        assert len(batch["text"][0]) > 10
     assert train["image"].std() > 0.05
 
 

@@ -231,3 +231,19 @@ def test_phantoms_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="disk full"):
         Phantom(str(tmp_path / "root"), counts=(1, 1, 1), image_size=32).prepare_data()
     assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_each_stage_checks_the_splits_that_it_needs(make_tree: TreeMaker, tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree")
+    row = {"image": "tree/Test_Folder/img/test_0.png", "mask": "", "text": "Nuclei."}
+    pd.DataFrame([row | {"split": "predict"}]).to_csv(tmp_path / "new.csv", index=False)
+    data = Manifest(str(tmp_path / "new.csv"), image_size=16)
+    data.setup("predict")
+    with pytest.raises(DataError, match="train"):
+        data.setup("fit")
+
+
+def test_phantoms_can_be_read_by_others(tmp_path: Path) -> None:
+    data = Phantom(str(tmp_path), counts=(1, 1, 1), image_size=32)
+    data.prepare_data()
+    assert data.root.stat().st_mode & 0o777 == 0o755

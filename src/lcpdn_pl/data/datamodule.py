@@ -67,6 +67,7 @@ class SegmentationDataModule(lightning.LightningDataModule):
         self.mask_rule = mask_rule
         self.test_reports = test_reports
         self.samples = pd.DataFrame()
+        self._checked: set[str] = set()
 
     @abstractmethod
     def read_samples(self) -> pd.DataFrame:
@@ -82,11 +83,12 @@ class SegmentationDataModule(lightning.LightningDataModule):
         Raises:
             DataError: Lists everything that is wrong with the data.
         """
-        if self.samples.empty:
-            samples = self.read_samples()
+        if stage not in self._checked:
+            samples = self.read_samples() if self.samples.empty else self.samples
             needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
             check_samples(samples, needed.get(stage, ()))
             self.samples = samples
+            self._checked.add(stage)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled and augmented."""

@@ -70,6 +70,7 @@ class Phantom(SegmentationDataModule):
         with tempfile.TemporaryDirectory(dir=self.root.parent) as folder:
             for name, split in _FOLDERS.items():
                 self._draw_split(Path(folder, name), split)
+            Path(folder).chmod(0o755)  # a data root may be shared; temporary folders are private
             shutil.move(folder, self.root)
             Path(folder).mkdir()  # for the context manager to remove
 

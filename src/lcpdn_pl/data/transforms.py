@@ -1,6 +1,7 @@
 """From an image and a mask on disk to a training example, and the augmentation between."""
 
 import os
+import random
 import re
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network otherwise
@@ -70,6 +71,8 @@ class Augmentation:
             seed: Of this draw alone, so that neither workers nor earlier draws matter.
         """
         transform = self._sided if names_a_side(report) else self._free
-        transform.set_random_seed(seed)
+        # Generators that the transforms share: set_random_seed would start each of them from the
+        # same number, so that all are applied together or none is.
+        transform.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
         changed = transform(image=image, mask=mask)
         return changed["image"], changed["mask"]

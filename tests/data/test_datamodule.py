@@ -1,0 +1,178 @@
+"""The public data modules: from a folder in LViT's layout to batches."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
+from lcpdn_pl.data.datamodule import PublicDataModule
+from lcpdn_pl.errors import ConfigError, DataError
+from tests.conftest import TreeMaker
+
+every_module = pytest.mark.parametrize("module", [MoNuSeg, QaTaCOV19, MosMedPlus])
+
+Module = type[PublicDataModule]
+
+
+@every_module
+def test_batches(module: Module, make_tree: TreeMaker, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree", counts=(5, 2, 3))
+    data = module(str(root), "full", image_size=16, batch_size=2)
+    data.setup("fit")
+    assert data.samples["split"].tolist() == ["train"] * 5 + ["val"] * 2 + ["test"] * 3
+    train, val = list(data.train_dataloader()), list(data.val_dataloader())
+    assert [len(batch["name"]) for batch in train] == [2, 2, 1]
+    assert {name for batch in train for name in batch["name"]} == {f"train_{i}" for i in range(5)}
+    assert [batch["name"] for batch in val] == [["val_0", "val_1"]]
+    for batch in (*train, *val):
+        count = len(batch["name"])
+        assert set(batch) == {"image", "mask", "text", "name"}
+        assert batch["image"].shape == (count, 3, 16, 16)
+        assert batch["image"].dtype == torch.float32
+        assert batch["image"].abs().max() <= 1
+        assert batch["mask"].shape == (count, 16, 16)
+        assert batch["mask"].dtype == torch.int64
+        assert batch["mask"].unique().tolist() == [0, 1]
+        for text, name in zip(batch["text"], batch["name"], strict=True):
+            assert ("left" in text) == (int(name[-1]) % 2 == 1)
+
+
+@every_module
+def test_test_images_come_one_by_one(module: Module, make_tree: TreeMaker, tmp_path: Path) -> None:
+    data = module(str(make_tree(tmp_path / "tree")), "full", image_size=16, batch_size=2)
+    data.setup("test")
+    for loader in (data.test_dataloader(), data.predict_dataloader()):
+        batches = list(loader)
+        assert [batch["name"] for batch in batches] == [["test_0"], ["test_1"], ["test_2"]]
+        assert {batch["image"].shape for batch in batches} == {(1, 3, 16, 16)}
+        assert {batch["mask"].shape for batch in batches} == {(1, 40, 40)}
+
+
+@every_module
+def test_root(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LCPDN_DATA_ROOT", raising=False)
+    assert module().root == Path("data", module.folder)
+    monkeypatch.setenv("LCPDN_DATA_ROOT", "elsewhere")
+    assert module().root == Path("elsewhere", module.folder)
+    assert module("here").root == Path("here")
+
+
+def test_folder_under_the_data_root_is_read(
+    make_tree: TreeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree(tmp_path / "QaTa-COV19", mask_prefix="mask_")
+    monkeypatch.setenv("LCPDN_DATA_ROOT", str(tmp_path))
+    data = QaTaCOV19(protocol="full")
+    data.setup("fit")
+    assert len(data.samples) == 9
+    with pytest.raises(DataError, match="no such folder"):
+        MoNuSeg(protocol="full").setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("module", "known"),
+    [
+        (MoNuSeg, "paper, draw_1, draw_2, draw_3, draw_4, full"),
+        (QaTaCOV19, "paper, full"),
+        (MosMedPlus, "paper, by_volume, full"),
+    ],
+)
+def test_unknown_protocol_lists_the_known(module: Module, known: str) -> None:
+    with pytest.raises(ConfigError, match=f"no protocol 'Paper'; use one of {known}\\."):
+        module(protocol="Paper")
+
+
+@every_module
+def test_protocol_needs_its_images(module: Module, make_tree: TreeMaker, tmp_path: Path) -> None:
+    data = module(str(make_tree(tmp_path / "tree")))
+    with pytest.raises(DataError, match="protocol paper names"):
+        data.setup("fit")
+
+
+def test_reports_of_the_test_split(make_tree: TreeMaker, tmp_path: Path) -> None:
+    root = str(make_tree(tmp_path / "tree", counts=(2, 1, 7)))
+    right = [f"Report {index}." for index in range(7)]
+    rows = [f"test_{index}.png,{text}" for index, text in enumerate(right)]
+    table = Path(root, "Test_Folder", "Test_text.csv")
+    table.write_text("\n".join(["Image,Description", *rows]))
+
+    def texts(data: MoNuSeg) -> list[str]:
+        data.setup("test")
+        assert next(iter(data.val_dataloader()))["text"] == ["One round nuclei, right lung."]
+        return [batch["text"][0] for batch in data.test_dataloader()]
+
+    assert texts(MoNuSeg(root, "full", 16)) == right
+    assert texts(MoNuSeg(root, "full", 16, test_reports="empty")) == [""] * 7
+    orders = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        shuffled = texts(MoNuSeg(root, "full", 16, test_reports="shuffled"))
+        assert sorted(shuffled) == right
+        assert all(one != two for one, two in zip(shuffled, right, strict=True))
+        orders.append(tuple(shuffled))
+    assert len(set(orders)) > 1
+    torch.manual_seed(0)
+    assert tuple(texts(MoNuSeg(root, "full", 16, test_reports="shuffled"))) == orders[0]
+
+
+def test_all_splits_are_checked_whatever_the_stage(make_tree: TreeMaker, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree")
+    image = Path("img", "train_1.png")
+    shutil.copy(root / "Train_Folder" / image, root / "Test_Folder" / "img" / "test_1.png")
+    for stage in ("fit", "validate", "test", "predict"):
+        with pytest.raises(DataError, match="in two splits with the same content"):
+            MoNuSeg(str(root), "full").setup(stage)
+
+
+@pytest.mark.parametrize("counts", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_an_empty_split_is_an_error(
+    counts: tuple[int, int, int], make_tree: TreeMaker, tmp_path: Path
+) -> None:
+    root = make_tree(tmp_path / "tree", counts=counts)
+    for folder in root.iterdir():  # a table of no rows has no header either
+        if not list((folder / "img").iterdir()):
+            (folder / f"{folder.name.split('_')[0]}_text.csv").write_text("Image,Description\n")
+    with pytest.raises(DataError, match="1 folders without an image"):
+        MosMedPlus(str(root), "full").setup("fit")
+
+
+@every_module
+def test_foreground_values(module: Module, make_tree: TreeMaker, tmp_path: Path) -> None:
+    data = module(str(make_tree(tmp_path / "tree", values=(0, 127))), "full", image_size=16)
+    data.setup("fit")
+    if module is MosMedPlus:
+        shares = [batch["mask"].float().mean().item() for batch in data.val_dataloader()]
+        assert all(0.05 < share < 0.3 for share in shares)
+    else:
+        with pytest.raises(DataError, match="127"):
+            next(iter(data.val_dataloader()))
+
+
+def test_both_lesion_classes_are_one_foreground(make_tree: TreeMaker, tmp_path: Path) -> None:
+    data = MosMedPlus(str(make_tree(tmp_path / "tree", values=(127, 255))), "full", image_size=16)
+    data.setup("test")
+    assert all(batch["mask"].eq(1).all() for batch in data.test_dataloader())
+
+
+def test_training_follows_the_run_seed(make_tree: TreeMaker, tmp_path: Path) -> None:
+    root = str(make_tree(tmp_path / "tree", counts=(8, 1, 1)))
+
+    def epoch(seed: int, augment: bool = True) -> tuple[list[str], torch.Tensor]:
+        torch.manual_seed(seed)
+        data = MoNuSeg(root, "full", image_size=16, augment=augment)
+        data.setup("fit")
+        torch.rand(3)  # what else was drawn makes no difference
+        batches = list(data.train_dataloader())
+        images = torch.cat([batch["image"] for batch in batches])
+        return [batch["name"][0] for batch in batches], images
+
+    names, images = epoch(1)
+    again, same = epoch(1)
+    assert names == again != sorted(names)
+    assert torch.equal(images, same)
+    assert epoch(2)[0] != names
+    plain = epoch(1, augment=False)
+    assert plain[0] == names
+    assert not torch.equal(plain[1], images)

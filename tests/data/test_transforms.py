@@ -1,0 +1,131 @@
+"""Augmentation keeps image, mask and report in step."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from lcpdn_pl.data.transforms import Augmentation, names_a_side, resize_image, to_tensor
+
+SIDED, FREE = "Unilateral pulmonary infection, upper left lung.", "The nuclei lie evenly."
+
+Image = NDArray[np.uint8]
+
+
+def _corner() -> tuple[Image, Image]:
+    """An L in the upper left quadrant, as a mask and as the image of itself."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[6:26, 6:14] = 1
+    mask[18:26, 6:24] = 1
+    return np.repeat(mask[..., None] * 255, 3, axis=2), mask
+
+
+def _quadrant(mask: Image) -> tuple[bool, bool]:
+    """Whether the mark is in the lower and in the right half; it has to be in one quadrant."""
+    rows, columns = np.nonzero(mask == 1)
+    lower, right = (rows >= 32).mean(), (columns >= 32).mean()
+    assert min(lower, 1 - lower) < 0.1
+    assert min(right, 1 - right) < 0.1
+    return bool(lower > 0.5), bool(right > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("report", "sided"),
+    [
+        ("The nuclei density in the lower left is high.", True),
+        ("The nuclei density in the RIGHT is high.", True),
+        ("The nuclei are sparsely distributed.", False),
+        ("The nuclei density is higher around.", False),
+        ("Bilateral pulmonary infection, two infected areas, all left lung and all lung.", True),
+        ("Unilateral pulmonary infection, one infected area.", True),
+        ("Bilateral pulmonary infection, two infected areas.", False),
+        ("Three infected areas, middle lung.", True),
+        ("Dense patches at the top.", True),
+        ("Dense patches at the bottom.", True),
+        ("Brightly stopped, leftover.", False),
+        ("", False),
+    ],
+)
+def test_names_a_side(report: str, sided: bool) -> None:
+    assert names_a_side(report) is sided
+
+
+def test_to_tensor_puts_channels_first_between_minus_one_and_one() -> None:
+    image = np.zeros((2, 3, 3), np.uint8)
+    image[1, 2] = (255, 51, 0)
+    tensor = to_tensor(image)
+    assert tensor.dtype == torch.float32
+    assert tensor.shape == (3, 2, 3)
+    torch.testing.assert_close(tensor[:, 1, 2], torch.tensor([1.0, -0.6, -1.0]))
+    assert tensor[:, 0].eq(-1).all()
+
+
+def test_resize_averages_when_it_shrinks_and_interpolates_when_it_grows() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    blocks = image.reshape(2, 4, 2, 4, 3).mean(axis=(1, 3))
+    assert np.abs(resize_image(image, 2) - blocks).max() <= 0.5
+    ramp = np.repeat(np.array([[0, 100], [0, 100]], np.uint8)[..., None], 3, axis=2)
+    assert resize_image(ramp, 4)[0, :, 0].tolist() == [0, 25, 75, 100]
+    assert resize_image(np.zeros((20, 10, 3), np.uint8), 5).shape == (5, 5, 3)
+
+
+@pytest.mark.parametrize("report", [SIDED, FREE])
+def test_seed_alone_decides(report: str) -> None:
+    mask = _corner()[1]
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    augment = Augmentation()
+    first = [augment(image, mask, report, seed) for seed in range(8)]
+    other = Augmentation()
+    again = [other(image, mask, report, seed) for seed in reversed(range(8))][::-1]
+    for one, two in zip(first, again, strict=True):
+        assert np.array_equal(one[0], two[0])
+        assert np.array_equal(one[1], two[1])
+    assert len({changed.tobytes() for changed, _ in first}) >= 4
+
+
+@pytest.mark.parametrize("report", [SIDED, FREE])
+def test_image_and_mask_move_together(report: str) -> None:
+    image, mask = _corner()
+    augment = Augmentation()
+    for seed in range(40):
+        changed, target = augment(image, mask, report, seed)
+        grey = changed.astype(float).mean(axis=2)
+        bright = grey > (grey.min() + grey.max()) / 2
+        assert (bright & (target == 1)).sum() / (bright | (target == 1)).sum() > 0.8
+
+
+def test_a_side_stays_and_other_marks_turn() -> None:
+    image, mask = _corner()
+    augment = Augmentation()
+    sided = {_quadrant(augment(image, mask, SIDED, seed)[1]) for seed in range(80)}
+    assert sided == {(False, False)}
+    free = {_quadrant(augment(image, mask, FREE, seed)[1]) for seed in range(40)}
+    assert len(free) == 4
+
+
+def test_changes_are_drawn_independently() -> None:
+    mask = _corner()[1]
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    augment = Augmentation()
+    kinds = set()
+    for seed in range(60):
+        changed, target = augment(image, mask, SIDED, seed)
+        kinds.add((not np.array_equal(target, mask), not np.array_equal(changed, image)))
+    assert kinds == {(False, False), (False, True), (True, True)}  # also colour without a shift
+
+
+def test_mask_values_stay_and_inputs_are_left_alone() -> None:
+    image, mask = _corner()
+    mask[40:60, 40:60] = 255
+    before = image.copy(), mask.copy()
+    augment = Augmentation()
+    found: set[int] = set()
+    for seed in range(40):
+        for report in (SIDED, FREE):
+            changed, target = augment(image, mask, report, seed)
+            assert changed.dtype == target.dtype == np.uint8
+            assert (changed.shape, target.shape) == (image.shape, mask.shape)
+            found |= set(target.ravel().tolist())
+    assert found == {0, 1, 255}
+    assert np.array_equal(image, before[0])
+    assert np.array_equal(mask, before[1])
