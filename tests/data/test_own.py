@@ -94,3 +94,12 @@ def test_a_stage_needs_its_splits(
     with pytest.raises(DataError, match=rf"1 empty splits: {split} \(found"):
         Manifest(root).setup(stage)
     Manifest(root).setup("predict")
+
+
+def test_data_set_up_for_one_stage_is_checked_for_the_next(
+    table: pd.DataFrame, tmp_path: Path
+) -> None:
+    data = Manifest(_write(table[table["split"] == "test"], tmp_path))
+    data.setup("predict")
+    with pytest.raises(DataError, match=r"train \(found test: 3\)"):
+        data.setup("fit")

@@ -94,3 +94,9 @@ def test_loaders(tmp_path: Path) -> None:
     assert all(text.endswith(".") for text in val["text"])
     (test,) = list(data.test_dataloader())
     assert test["mask"].shape == (1, 32, 32)
+
+
+def test_others_can_read_a_shared_data_root(tmp_path: Path) -> None:
+    data = Phantom(str(tmp_path), counts=(1, 1, 1), image_size=32)
+    data.prepare_data()
+    assert data.root.stat().st_mode & 0o777 == 0o755
