@@ -5,9 +5,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from lcpdn_pl.data.datamodule import SegmentationDataModule, TestReports, data_root
 from lcpdn_pl.data.lvit import read_lvit
@@ -83,8 +83,9 @@ class Phantom(SegmentationDataModule):
             look = self.looks[index % len(self.looks)]
             phantom = draw_phantom(look, self.image_size, rng)
             name = f"{folder.name.split('_')[0].lower()}_{index:04d}_{look}.png"
-            cv2.imwrite(str(folder / "img" / name), phantom.image[..., ::-1])
-            cv2.imwrite(str(folder / "labelcol" / name), phantom.mask)
+            # Pillow raises when a file cannot be written; OpenCV would only return False.
+            Image.fromarray(phantom.image).save(folder / "img" / name)
+            Image.fromarray(phantom.mask).save(folder / "labelcol" / name)
             rows.append({"Image": name, "Description": phantom.report})
         table = folder / f"{folder.name.replace('Folder', 'text')}.csv"
         pd.DataFrame(rows, columns=["Image", "Description"]).to_csv(table, index=False)
