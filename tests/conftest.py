@@ -1,9 +1,12 @@
 """Tiny data and tiny backbones, of the same classes and layouts as the real ones."""
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import lightning
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +18,39 @@ from transformers import BertConfig, BertModel, BertTokenizer
 REAL_DATA = Path(__file__).parents[2] / "shared" / "datasets"
 
 TreeMaker = Callable[..., Path]
+
+
+def write_images(folder: Path, count: int, size: int = 40, suffix: str = ".png") -> Path:
+    """Writes seeded images ``image_00``, ``image_01``... of smooth colours; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        colours = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        colours.resize((size, size), Image.Resampling.BICUBIC).save(
+            folder / f"image_{index:02}{suffix}"
+        )
+    return folder
+
+
+def quiet_trainer(root: Path, **options: Any) -> lightning.Trainer:
+    """A trainer on the CPU that writes and prints nothing by itself."""
+    remarks = (
+        r"`isinstance\(treespec, LeafSpec\)`",
+        r"The '\w+' does not have many workers",
+        r"You defined a `validation_step` but have no `val_dataloader`",
+    )
+    for remark in remarks:
+        warnings.filterwarnings("ignore", remark)
+    quiet: dict[str, Any] = {
+        "accelerator": "cpu",
+        "default_root_dir": root,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return lightning.Trainer(**(quiet | options))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The command line, in process, on tiny trees and a tiny network."""
 
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -11,12 +12,17 @@ import torch
 from diffusers import UNet2DModel
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._pytree import tree_flatten
 
 import lcpdn_pl
+from lcpdn_pl.backbones.diffusion import create_denoiser
+from lcpdn_pl.callbacks import PretrainingReport
 from lcpdn_pl.cli import _precision, main
-from tests.conftest import TreeMaker
+from lcpdn_pl.tasks import DenoisingTask
+from tests.conftest import TreeMaker, write_images
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
+TINY_PRETRAIN = TINY.with_name("tiny_pretrain.yaml")
 
 
 @pytest.fixture
@@ -42,6 +48,22 @@ def monuseg(make_tree: TreeMaker, tmp_path: Path) -> list[str]:
         f"--data.root={root}",
         "--data.protocol=full",
         "--data.image_size=16",
+    ]
+
+
+@pytest.fixture
+def pretrain(tiny_denoiser: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Arguments of a pretraining on 20 images; runs go to an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "photos", 20)
+    # The command line adds this callback with its defaults: draw 2 small samples, not 16 large.
+    monkeypatch.setattr(PretrainingReport.__init__, "__defaults__", (5, 2, 16))
+    return [
+        "fit",
+        "--config",
+        str(TINY_PRETRAIN),
+        f"--model.denoiser={tiny_denoiser}",
+        "--data.sources=[{path: photos, turns: true}]",
     ]
 
 
@@ -190,6 +212,91 @@ def test_contradiction_is_an_error(
         main(["test", "--ckpt_path", str(run_folder() / "best.ckpt"), argument])
     assert stopped.value.code == 1
     assert message in capsys.readouterr().err
+
+
+def test_pretraining_exports_a_denoiser_that_segmentation_takes(
+    pretrain: list[str],
+    tiny: list[str],
+    monuseg: list[str],
+    tiny_denoiser: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(pretrain)
+    printed = capsys.readouterr().out
+    run = run_folder()
+    assert re.fullmatch(r"runs/tiny/ddpm/\d{8}-\d{6}-\d{6}", str(run))
+    assert "tiny: 18 train, 2 val" in printed
+    assert f"Best checkpoint: {run}/best.ckpt" in printed
+    assert "lcpdn test" not in printed
+    assert f"--model.network.denoiser={run}/denoiser" in printed
+
+    state = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
+    prefix = "ema.module."
+    averaged = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    unet, pretrained = create_denoiser(str(run / "denoiser"))
+    given, _ = create_denoiser(tiny_denoiser)
+    assert pretrained
+    assert unet.state_dict().keys() == averaged.keys()
+    for key, value in unet.state_dict().items():
+        assert torch.equal(value, averaged[key].half().float())
+    assert (unet.conv_out.weight - given.conv_out.weight).abs().max() > 1e-3
+
+    images = pd.read_csv(run / "denoiser" / "images.csv")
+    assert len(images) == 20
+    for name, found in zip(images["name"], images["pixels_sha256"], strict=True):
+        pixels = np.asarray(Image.open(Path("photos", name)))
+        assert found == hashlib.sha256(b"40x40" + pixels.tobytes()).hexdigest()
+    held_out = images.loc[images["split"] == "val", "name"]
+    assert held_out.tolist() == ["image_00.png", "image_19.png"]
+    curve = pd.read_csv(run / "denoiser" / "curve.csv")
+    assert curve["step"].tolist() == [3, 6]
+    best = torch.load(run / "best.ckpt", weights_only=True)
+    assert best["global_step"] == curve.set_index("step")["loss"].idxmin()
+
+    denoiser = f"--model.network.denoiser={run / 'denoiser'}"
+    main(["fit", *tiny, *monuseg, denoiser, "--trainer.max_epochs=1"])
+    assert list(Path("runs", "monuseg", "lcpdn").glob("*/best.ckpt"))
+
+
+def test_pretraining_that_was_killed_goes_on_exactly(
+    pretrain: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main([*pretrain, "--trainer.default_root_dir=a", "--trainer.max_epochs=4"])
+    step = DenoisingTask.training_step
+
+    def killed(self: DenoisingTask, image: torch.Tensor, batch_index: int) -> torch.Tensor:
+        if (self.current_epoch, batch_index) == (2, 1):
+            raise RuntimeError("killed")
+        return step(self, image, batch_index)
+
+    monkeypatch.setattr(DenoisingTask, "training_step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        main([*pretrain, "--trainer.default_root_dir=b", "--trainer.max_epochs=4"])
+    monkeypatch.setattr(DenoisingTask, "training_step", step)
+    (first,), (second,) = Path("a").glob("*/*/*"), Path("b").glob("*/*/*")
+    assert torch.load(second / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert not (second / "denoiser").exists()
+    main(["fit", "--ckpt_path", str(second / "last.ckpt")])
+    assert list(Path("b").glob("*/*/*")) == [second]  # it went on in its own folder
+
+    whole = torch.load(first / "last.ckpt", weights_only=True)
+    resumed = torch.load(second / "last.ckpt", weights_only=True)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        (values, names), (expected, wanted_names) = map(tree_flatten, (resumed[part], whole[part]))
+        assert names == wanted_names
+        assert len(values) > 1
+        for value, other in zip(values, expected, strict=True):
+            torch.testing.assert_close(value, other, rtol=0, atol=0)
+    assert whole["state_dict"]["ema.n_averaged"] == 12
+    ours, theirs = second / "denoiser", first / "denoiser"
+    weights = "diffusion_pytorch_model.safetensors"
+    assert (ours / weights).read_bytes() == (theirs / weights).read_bytes()
+    curve, wanted = pd.read_csv(ours / "curve.csv"), pd.read_csv(theirs / "curve.csv")
+    assert curve["step"].tolist() == [3, 6, 9, 12]
+    assert curve["hours"].is_monotonic_increasing
+    pd.testing.assert_frame_equal(
+        curve.drop(columns="hours"), wanted.drop(columns="hours"), check_exact=True
+    )
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])

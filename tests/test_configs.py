@@ -1,11 +1,15 @@
 """The shipped configurations parse, compose and say what they promise."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from lcpdn_pl.cli import main
+from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
+from lcpdn_pl.data.protocols import read_protocol
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FULL = ["demo", "monuseg", "qata_cov19", "mosmed_plus"]
@@ -72,3 +76,26 @@ def test_paper_backbones_say_what_is_missing(
         main(["fit", *(f"--config={CONFIGS / name}.yaml" for name in names)])
     assert stopped.value.code == 1
     assert "256x256_diffusion_uncond.pt does not exist" in capsys.readouterr().err
+
+
+def names_of_tests(protocols: Iterable[str]) -> set[str]:
+    tables = map(read_protocol, protocols)
+    return {name for table in tables for name in table.loc[table["split"] == "test", "name"]}
+
+
+def test_pretraining_learns_from_no_test_image(capsys: pytest.CaptureFixture[str]) -> None:
+    config: dict[str, Any] = parsed(capsys, "pretrain/medical_small")
+    assert config["model"]["class_path"] == "lcpdn_pl.tasks.DenoisingTask"
+    assert config["model"]["init_args"]["denoiser"] == "lcpdn-ddpm-small:random"
+    assert config["data"]["class_path"] == "lcpdn_pl.data.ImagePool"
+    data = config["data"]["init_args"]
+    assert data["name"] == "medical"
+    sources = {source["path"]: source for source in data["sources"]}
+    modules = {module.folder: module for module in (MoNuSeg, QaTaCOV19, MosMedPlus)}
+    assert sources.keys() == modules.keys()
+    for folder, module in modules.items():
+        every = names_of_tests(module.protocols.values())
+        assert len(every) >= 14
+        assert names_of_tests(sources[folder]["protocols"]) == every
+        # Only tissue has no up and down.
+        assert sources[folder]["turns"] == (module is MoNuSeg)

@@ -1,9 +1,18 @@
 """Pictures: colours that mean something, panels that survive what is missing."""
 
 import numpy as np
+import pandas as pd
 import torch
 
-from lcpdn_pl.plotting import ERRORS, Panel, error_map, overlay, overlay_sheet
+from lcpdn_pl.plotting import (
+    ERRORS,
+    Panel,
+    error_map,
+    image_grid,
+    loss_curves,
+    overlay,
+    overlay_sheet,
+)
 
 
 def test_error_map_colours_each_kind_of_pixel() -> None:
@@ -70,3 +79,35 @@ def test_sheet_has_a_row_a_panel_also_without_mask_or_report() -> None:
     texts = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert {"a", "Round.", "Dice 100.0", "b", "(empty report)", "no mask given"} == set(texts)
     assert [axis.get_title() for axis in figure.axes[:2]] == ["image", "report"]
+
+
+def test_grid_shows_each_image_in_its_own_place() -> None:
+    images = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    figure = image_grid(images, "samples after 10 steps")
+    assert len(figure.axes) == 6  # 2 rows of 3, the last one empty
+    assert [len(axis.images) for axis in figure.axes] == [1] * 5 + [0]
+    for axis, image in zip(figure.axes, images, strict=False):
+        shown = np.asarray(axis.images[0].get_array())
+        np.testing.assert_allclose(shown, (image.numpy().transpose(1, 2, 0) + 1) / 2, atol=1e-6)
+    assert figure.get_suptitle() == "samples after 10 steps"
+    assert len(image_grid(images[:1], "one").axes) == 1
+
+
+def test_curves_have_a_line_a_range_and_the_mean() -> None:
+    curve = pd.DataFrame(
+        {
+            "step": [10, 20],
+            "hours": [1.0, 2.0],
+            "loss_000_099": [0.5, 0.4],
+            "loss_600_999": [0.1, 0.05],
+            "loss": [0.3, 0.225],
+        }
+    )
+    (axes,) = loss_curves(curve).axes
+    lines = {str(line.get_label()): line for line in axes.lines}
+    assert set(lines) == {"t = 0 to 99", "t = 600 to 999", "mean of the ranges"}
+    wanted = {"t = 0 to 99": [0.5, 0.4], "t = 600 to 999": [0.1, 0.05]}
+    for label, losses in (wanted | {"mean of the ranges": [0.3, 0.225]}).items():
+        assert np.asarray(lines[label].get_xdata()).tolist() == [10, 20]
+        assert np.asarray(lines[label].get_ydata()).tolist() == losses
+    assert axes.get_yscale() == "log"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import Namespace, auto_cli
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -23,18 +23,26 @@ from lcpdn_pl.callbacks import (
     CONFIG,
     OverlaySheets,
     PredictionWriter,
+    PretrainingReport,
     RunSummary,
     SaveConfig,
     TestReport,
 )
-from lcpdn_pl.data import SegmentationDataModule
+from lcpdn_pl.commands import COMMANDS
+from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, LCPDNError
-from lcpdn_pl.models import NETWORKS
-from lcpdn_pl.tasks import SegmentationTask
+from lcpdn_pl.tasks import SegmentationTask, Task
 
 # What may differ from the run that made a checkpoint: where data lie, how they are loaded, how
-# much memory a pass takes. All else of the model, and of the data it was trained for, must not.
-FREE_MODEL = {"step_batch", "gradient_checkpointing"}
+# much memory and time a pass takes. All else of the model and of its data must not.
+FREE_MODEL = {
+    "step_batch",
+    "gradient_checkpointing",
+    "channels_last",
+    "compile",
+    "feature_cache",
+    "feature_cache_limit",
+}
 FREE_DATA = {"root", "batch_size", "num_workers", "test_reports"}
 
 # Remarks of libraries about things that are so on purpose, or that only their authors can mend.
@@ -60,17 +68,27 @@ class LCPDNCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         super().__init__(
-            SegmentationTask,
-            SegmentationDataModule,
+            Task,
+            DataModule,
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults={
                 "precision": None,
                 "enable_model_summary": False,  # RunSummary says more
-                "callbacks": [RunSummary(), OverlaySheets(), TestReport(), PredictionWriter()],
+                "callbacks": [
+                    RunSummary(),
+                    OverlaySheets(),
+                    TestReport(),
+                    PredictionWriter(),
+                    PretrainingReport(),
+                ],
             },
             seed_everything_default=0,
-            parser_kwargs={"prog": "lcpdn", "version": __version__},
+            parser_kwargs={
+                "prog": "lcpdn",
+                "version": __version__,
+                "epilog": f"further commands: {', '.join(COMMANDS)}; lcpdn COMMAND --help explains",
+            },
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -100,8 +118,8 @@ class LCPDNCLI(LightningCLI):
         self.best = ModelCheckpoint(
             folder,
             filename="best",
-            monitor="val/dice",
-            mode="max",
+            monitor=self.model.monitor,
+            mode=self.model.monitor_mode,
             enable_version_counter=False,
         )
         # Its own rule: the option save_last would write it only when the best one improves.
@@ -110,10 +128,10 @@ class LCPDNCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _new_run(self, config: Namespace) -> Path:
-        networks = {network: name for name, network in NETWORKS.items()}
-        method = networks[type(self.model.network)]
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
-        return Path(config.default_root_dir or "runs", self.datamodule.name, method, stamp)
+        return Path(
+            config.default_root_dir or "runs", self.datamodule.name, self.model.method, stamp
+        )
 
     def test(self, **kwargs: Any) -> None:
         """Runs ``Trainer.test``; the report prints the table."""
@@ -129,7 +147,8 @@ class LCPDNCLI(LightningCLI):
             path = Path(self.best.best_model_path)
             path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
             Console().print(f"Best checkpoint: {path}", soft_wrap=True)
-            Console().print(f"Test it with:    lcpdn test --ckpt_path {path}", soft_wrap=True)
+            if isinstance(self.model, SegmentationTask):
+                Console().print(f"Test it with:    lcpdn test --ckpt_path {path}", soft_wrap=True)
 
 
 def _find_checkpoint(args: Sequence[str]) -> Path | None:
@@ -211,6 +230,11 @@ def _quieten() -> None:
     )
 
 
+def _run_command(name: str, *args: str) -> None:
+    """Runs a plain command; its function's signature and docstring are its interface and help."""
+    auto_cli(COMMANDS[name], args=list(args), prog=f"lcpdn {name}", as_positional=True)
+
+
 def _message(error: BaseException | None) -> str | None:
     """Our own message, also where a constructor's error was wrapped by the parser."""
     while error is not None and not isinstance(error, LCPDNError):
@@ -228,8 +252,12 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: With one message, if the user's data, weights or arguments are wrong.
     """
     _quieten()
+    args = sys.argv[1:] if args is None else args
     try:
-        LCPDNCLI(sys.argv[1:] if args is None else args)
+        if args and args[0] in COMMANDS:
+            _run_command(*args)
+        else:
+            LCPDNCLI(args)
     except Exception as error:
         message = _message(error)
         if message is None:

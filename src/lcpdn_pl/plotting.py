@@ -1,10 +1,12 @@
 """Pictures: overlay sheets of images, reports, truths and predictions."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -107,3 +109,36 @@ def _draw_row(row: Sequence[Axes], panel: Panel) -> None:
     row[4].imshow(error_map(prediction, mask))
     dice, _ = dice_iou(*image_counts(panel.prediction[None].cpu(), torch.from_numpy(mask)[None]))
     row[3].text(0, 1.02, f"Dice {100 * dice.item():.1f}", fontsize=7, transform=row[3].transAxes)
+
+
+def image_grid(images: Tensor, title: str) -> Figure:
+    """Images [N, 3, H, W] in [-1, 1] in a nearly square grid."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.6 * columns, 1.6 * rows + 0.4), layout="constrained")
+    figure.suptitle(title)
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, image in zip(figure.axes, images, strict=False):
+        axes.imshow(((image.permute(1, 2, 0) + 1) / 2).cpu().numpy())
+    return figure
+
+
+def loss_curves(curve: pd.DataFrame) -> Figure:
+    """Held-out denoising losses over training, on logarithmic axes.
+
+    Args:
+        curve: Table with the columns step, loss and loss_<first>_<last timestep>.
+    """
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in curve.columns:
+        if name.startswith("loss_"):
+            first, last = name.split("_")[1:]
+            axes.plot(curve["step"], curve[name], label=f"t = {int(first)} to {int(last)}")
+    axes.plot(curve["step"], curve["loss"], "k--", label="mean of the ranges")
+    axes.set(xlabel="training step", ylabel="held-out loss (noise, mean squared error)")
+    axes.set_yscale("log")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    return figure

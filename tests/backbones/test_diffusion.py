@@ -1,6 +1,8 @@
 """Diffusion features against the plain way of computing them."""
 
 import math
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcpdn_pl.backbones.diffusion import DiffusionFeatures, alpha_bar, create_denoiser
-from lcpdn_pl.errors import WeightsError
+from lcpdn_pl.backbones.store import FeatureStore
+from lcpdn_pl.backbones.weights import random_unet
+from lcpdn_pl.errors import ConfigError, WeightsError
 
 BLOCKS, STEPS = [1, 2, 4], [50, 150, 250]
 
@@ -66,10 +70,21 @@ def test_alpha_bar_is_the_running_product() -> None:
             assert alpha_bar()[t].item() == pytest.approx(product, rel=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"step_batch": 1}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"step_batch": 1},
+        {"step_batch": 2, "channels_last": True},
+        {"gradient_checkpointing": True},
+        {"compile": True, "gradient_checkpointing": True},
+    ],
+)
 def test_features_and_prompt_gradient_equal_the_plain_way(
-    unet: UNet2DModel, options: dict[str, Any]
+    unet: UNet2DModel, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Captures the same graph as the default backend, without minutes of C++ compilation.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     ours, theirs = prompt(), prompt()
     expected = plain_features(unet.eval(), theirs, noise)
@@ -83,6 +98,95 @@ def test_features_and_prompt_gradient_equal_the_plain_way(
     assert ours.grad.norm() > 0
     torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
     assert all(p.grad is None for p in unet.parameters())
+
+
+def test_resampling_convolutions_are_not_conditioned() -> None:
+    unet = UNet2DModel(
+        in_channels=12,
+        out_channels=12,
+        block_out_channels=(8, 8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        norm_num_groups=4,
+    ).eval()
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = plain_features(unet, prompt(), noise)
+        features = DiffusionFeatures(unet, BLOCKS, STEPS, noise=noise)(image(), prompt())
+    for found, wanted in zip(features, expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_class_conditioned_denoisers_are_refused(unet: UNet2DModel) -> None:
+    conditioned = UNet2DModel.from_config(unet.config, num_class_embeds=10)
+    with pytest.raises(ConfigError, match="on classes"):
+        DiffusionFeatures(conditioned, BLOCKS, STEPS)
+
+
+def test_autocast_rounds_and_no_more(unet: UNet2DModel) -> None:
+    features = DiffusionFeatures(unet, BLOCKS, STEPS)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = features(image())
+    for found, wanted in zip(rounded, features(image()), strict=True):
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - wanted).norm() < 0.02 * wanted.norm()
+
+
+class TestStore:
+    """Features that come again are read, and are the same numbers."""
+
+    def test_second_pass_reads_what_the_first_computed(
+        self, unet: UNet2DModel, tmp_path: Path
+    ) -> None:
+        plain = DiffusionFeatures(unet, BLOCKS, STEPS)(image())
+        store = FeatureStore(tmp_path)
+        features = DiffusionFeatures(unet, BLOCKS, STEPS, store=store)
+        for _ in range(2):
+            for found, wanted in zip(features(image()), plain, strict=True):
+                assert torch.equal(found, wanted)
+        assert (store.hits, store.misses) == (2, 2)
+
+    def test_only_what_is_missing_is_computed(self, unet: UNet2DModel, tmp_path: Path) -> None:
+        features = DiffusionFeatures(unet, BLOCKS, STEPS, store=FeatureStore(tmp_path))
+        features(image()[1:])
+        computed: list[Tensor] = []
+        features.conv_in.register_forward_hook(lambda _m, inputs, _o: computed.append(*inputs))
+        both = features(image())
+        assert [len(part) for part in computed] == [len(STEPS)]
+        for found, wanted in zip(
+            both, DiffusionFeatures(unet, BLOCKS, STEPS)(image()), strict=True
+        ):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+    def test_whatever_changes_features_changes_the_key(
+        self, unet: UNet2DModel, tmp_path: Path
+    ) -> None:
+        store = FeatureStore(tmp_path)
+        other = random_unet(unet.config, 1)
+        noise = torch.randn(1, 3, 16, 16)
+        with torch.no_grad():
+            variants = [
+                DiffusionFeatures(unet, BLOCKS, STEPS, store=store)(image()),
+                DiffusionFeatures(other, BLOCKS, STEPS, store=store)(image()),
+                DiffusionFeatures(unet, BLOCKS[1:], STEPS, store=store)(image()),
+                DiffusionFeatures(unet, BLOCKS, STEPS[1:], store=store)(image()),
+                DiffusionFeatures(unet, BLOCKS, STEPS, noise_seed=1, store=store)(image()),
+                DiffusionFeatures(unet, BLOCKS, STEPS, noise=noise, store=store)(image()),
+                DiffusionFeatures(unet, BLOCKS, STEPS, store=store)(image(), prompt()),
+                DiffusionFeatures(unet, BLOCKS, STEPS, store=store)(image().flip(-1)),
+            ]
+            with torch.autocast("cpu", torch.bfloat16):
+                variants.append(DiffusionFeatures(unet, BLOCKS, STEPS, store=store)(image()))
+        assert (store.hits, store.misses) == (0, 2 * len(variants))
+
+    def test_prompts_that_need_a_gradient_are_never_stored(
+        self, unet: UNet2DModel, tmp_path: Path
+    ) -> None:
+        store = FeatureStore(tmp_path)
+        DiffusionFeatures(unet, BLOCKS, STEPS, store=store)(image(), prompt())
+        assert (store.hits, store.misses, list(tmp_path.iterdir())) == (0, 0, [])
 
 
 def test_without_prompt_nothing_needs_a_gradient(unet: UNet2DModel) -> None:
@@ -145,9 +249,9 @@ def test_small_denoiser_is_random_and_says_so() -> None:
     assert flops.get_total_flops() < 25e9
 
 
-@pytest.mark.parametrize("name", ["lcpdn-ddpm-tiny", "lcpdn-ddpm-small", "model.bin"])
+@pytest.mark.parametrize("name", ["lcpdn-ddpm-tiny", "missing.json", "model.bin"])
 def test_unknown_denoiser_lists_the_forms(name: str) -> None:
-    with pytest.raises(WeightsError, match=r"expected 'lcpdn-ddpm-small:random', the folder"):
+    with pytest.raises(WeightsError, match=r"expected 'lcpdn-ddpm-small', .* or a guided-diff"):
         create_denoiser(name)
 
 

@@ -1,115 +1,286 @@
-"""Reading guided-diffusion checkpoints, against state dicts written by renaming and real ones."""
+"""Reading guided-diffusion checkpoints, against a plain forward pass and the public code's."""
 
+import math
 import pickle
+import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from lcpdn_pl.backbones.diffusion import DiffusionFeatures, read_guided_diffusion
-from lcpdn_pl.errors import WeightsError
+from lcpdn_pl.errors import ConfigError, WeightsError
 
-RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
+NUM_CLASSES, IN_CHANNELS, SIZE, BATCH = 5, 3, 16, 2
+SMALL: Mapping[str, Any] = {
+    "image_size": SIZE,
+    "num_channels": 32,
+    "num_res_blocks": 1,
+    "channel_mult": "1,2",
+    "attention_resolutions": (8,),
+    "learn_sigma": True,
+    "class_cond": False,
+    "resblock_updown": True,
+    "use_scale_shift_norm": True,
+    "num_head_channels": 16,
+    "use_new_attention_order": False,
 }
 
 
-def small_unet() -> UNet2DModel:
-    torch.manual_seed(0)
-    return UNet2DModel(
-        in_channels=3,
-        out_channels=6,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        resnet_time_scale_shift="scale_shift",
-        upsample_type="resnet",
-        downsample_type="resnet",
-        flip_sin_to_cos=True,
-        freq_shift=0,
-        attention_head_dim=16,
-        attn_norm_num_groups=32,
-    ).eval()
+def reference(
+    state: dict[str, Tensor], options: Mapping[str, Any], x: Tensor, t: Tensor, y: Tensor
+) -> Tensor:
+    """guided-diffusion's forward pass; weights that ``state`` lacks are drawn and put there."""
 
+    def get(name: str, *shape: int) -> Tensor:
+        if name not in state:
+            state[name] = 0.15 * torch.randn(shape)
+        return state[name]
 
-def guided(unet: UNet2DModel, new_order: bool) -> dict[str, Tensor]:
-    """The state dict as guided-diffusion would have written it."""
-    modules = [
-        ("input_blocks.0.0", unet.conv_in, "plain"),
-        ("time_embed.0", unet.time_embedding.linear_1, "plain"),
-        ("time_embed.2", unet.time_embedding.linear_2, "plain"),
-        ("input_blocks.1.0", unet.down_blocks[0].resnets[0], "resnet"),
-        ("input_blocks.2.0", unet.down_blocks[0].downsamplers[0], "resnet"),
-        ("input_blocks.3.0", unet.down_blocks[1].resnets[0], "resnet"),
-        ("input_blocks.3.1", unet.down_blocks[1].attentions[0], "attention"),
-        ("middle_block.0", unet.mid_block.resnets[0], "resnet"),
-        ("middle_block.1", unet.mid_block.attentions[0], "attention"),
-        ("middle_block.2", unet.mid_block.resnets[1], "resnet"),
-        ("output_blocks.0.0", unet.up_blocks[0].resnets[0], "resnet"),
-        ("output_blocks.0.1", unet.up_blocks[0].attentions[0], "attention"),
-        ("output_blocks.1.0", unet.up_blocks[0].resnets[1], "resnet"),
-        ("output_blocks.1.1", unet.up_blocks[0].attentions[1], "attention"),
-        ("output_blocks.1.2", unet.up_blocks[0].upsamplers[0], "resnet"),
-        ("output_blocks.2.0", unet.up_blocks[1].resnets[0], "resnet"),
-        ("output_blocks.3.0", unet.up_blocks[1].resnets[1], "resnet"),
-        ("out.0", unet.conv_norm_out, "plain"),
-        ("out.2", unet.conv_out, "plain"),
+    def conv(name: str, x: Tensor, width: int, size: int = 3, stride: int = 1) -> Tensor:
+        weight = get(f"{name}.weight", width, x.shape[1], size, size)
+        return F.conv2d(x, weight, get(f"{name}.bias", width), stride, size // 2)
+
+    def conv1(name: str, x: Tensor, width: int) -> Tensor:
+        weight = get(f"{name}.weight", width, x.shape[1], 1)
+        return F.conv1d(x, weight, get(f"{name}.bias", width))
+
+    def linear(name: str, x: Tensor, width: int) -> Tensor:
+        return F.linear(x, get(f"{name}.weight", width, x.shape[1]), get(f"{name}.bias", width))
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        width = x.shape[1]
+        weight = get(f"{name}.weight", width)
+        return F.group_norm(x, 32, weight, get(f"{name}.bias", width), eps=1e-5)
+
+    def residual(
+        name: str, x: Tensor, width: int, resample: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        hidden = F.silu(norm(f"{name}.in_layers.0", x))
+        if resample:
+            hidden, x = resample(hidden), resample(x)
+        hidden = conv(f"{name}.in_layers.2", hidden, width)
+        scale_shift = options["use_scale_shift_norm"]
+        shift = linear(f"{name}.emb_layers.1", F.silu(embedding), width * (1 + scale_shift))
+        shift = shift[..., None, None]
+        if scale_shift:
+            scale, shift = shift.chunk(2, dim=1)
+            hidden = norm(f"{name}.out_layers.0", hidden) * (1 + scale) + shift
+        else:
+            hidden = norm(f"{name}.out_layers.0", hidden + shift)
+        hidden = conv(f"{name}.out_layers.3", F.silu(hidden), width)
+        return hidden + (x if x.shape[1] == width else conv(f"{name}.skip_connection", x, width, 1))
+
+    def attention(name: str, x: Tensor) -> Tensor:
+        width, heads = x.shape[1], x.shape[1] // options["num_head_channels"]
+        qkv = conv1(f"{name}.qkv", norm(f"{name}.norm", x).flatten(2), 3 * width)
+        if options["use_new_attention_order"]:
+            q, k, v = (part.unflatten(1, (heads, -1)) for part in qkv.chunk(3, dim=1))
+        else:
+            q, k, v = qkv.unflatten(1, (heads, -1)).chunk(3, dim=2)
+        scores = torch.einsum("bhct,bhcs->bhts", q, k) / math.sqrt(width // heads)
+        mixed = torch.einsum("bhts,bhcs->bhct", scores.softmax(dim=-1), v).flatten(1, 2)
+        return x + conv1(f"{name}.proj_out", mixed, width).view_as(x)
+
+    def double(x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode="nearest")
+
+    unit, updown = options["num_channels"], options["resblock_updown"]
+    widths = [int(float(mult) * unit) for mult in options["channel_mult"].split(",")]
+    has_attention = [
+        SIZE // 2**level in options["attention_resolutions"] for level in range(len(widths))
     ]
-    state = {}
-    for place, module, kind in modules:
-        own = module.state_dict()
-        if kind == "attention":
-            for part in ("weight", "bias"):
-                qkv = [own.pop(f"to_{name}.{part}") for name in "qkv"]
-                if new_order:
-                    joined = torch.cat(qkv)
+
+    angle = t[:, None] * torch.exp(-math.log(10_000) * torch.arange(unit // 2) / (unit // 2))
+    embedding = linear("time_embed.0", torch.cat([angle.cos(), angle.sin()], dim=1), 4 * unit)
+    embedding = linear("time_embed.2", F.silu(embedding), 4 * unit)
+    if options["class_cond"]:
+        embedding = embedding + get("label_emb.weight", NUM_CLASSES, 4 * unit)[y]
+
+    out_channels = x.shape[1] * (1 + options["learn_sigma"])
+    x = conv("input_blocks.0.0", x, widths[0])
+    skips = [x]
+    for level, width in enumerate(widths):
+        for _ in range(options["num_res_blocks"]):
+            x = residual(f"input_blocks.{len(skips)}.0", x, width)
+            if has_attention[level]:
+                x = attention(f"input_blocks.{len(skips)}.1", x)
+            skips.append(x)
+        if level < len(widths) - 1:
+            name = f"input_blocks.{len(skips)}.0"
+            if updown:
+                x = residual(name, x, width, lambda x: F.avg_pool2d(x, 2))
+            else:
+                x = conv(f"{name}.op", x, width, stride=2)
+            skips.append(x)
+    x = residual("middle_block.0", x, widths[-1])
+    x = residual("middle_block.2", attention("middle_block.1", x), widths[-1])
+    num_blocks = len(skips)
+    for level, width in reversed(list(enumerate(widths))):
+        for index in range(options["num_res_blocks"] + 1):
+            name = f"output_blocks.{num_blocks - len(skips)}"
+            x = residual(f"{name}.0", torch.cat([x, skips.pop()], dim=1), width)
+            if has_attention[level]:
+                x = attention(f"{name}.1", x)
+            if level and index == options["num_res_blocks"]:
+                name = f"{name}.{1 + has_attention[level]}"
+                if updown:
+                    x = residual(name, x, width, double)
                 else:
-                    heads = [piece.unflatten(0, (-1, 16)) for piece in qkv]
-                    joined = torch.stack(heads, dim=1).flatten(0, 2)
-                state[f"{place}.qkv.{part}"] = joined[..., None] if part == "weight" else joined
-            weight = own.pop("to_out.0.weight")
-            state[f"{place}.proj_out.weight"] = weight[..., None]
-            state[f"{place}.proj_out.bias"] = own.pop("to_out.0.bias")
-            own = {key.replace("group_norm", "norm"): value for key, value in own.items()}
-        for key, value in own.items():
-            name, _, part = key.rpartition(".")
-            name = RESNET.get(name, name) if kind == "resnet" else name
-            state[".".join(filter(None, (place, name, part)))] = value
-    return {key: value.contiguous().clone() for key, value in state.items()}
+                    x = conv(f"{name}.conv", double(x), width)
+    return conv("out.2", F.silu(norm("out.0", x)), out_channels)
 
 
-@pytest.mark.parametrize("order", ["legacy", "new"])
-def test_round_trip(tmp_path: Path, order: str) -> None:
-    unet = small_unet()
-    torch.save(guided(unet, order == "new"), tmp_path / "model.pt")
-    read = read_guided_diffusion(tmp_path / "model.pt", 16, order).eval()  # type: ignore[arg-type]
-    noised = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+def example(options: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[Tensor, ...], Tensor]:
+    """A random state dict, inputs and the reference's output."""
+    torch.manual_seed(0)
+    state: dict[str, Tensor] = {}
+    inputs = (
+        torch.randn(BATCH, IN_CHANNELS, SIZE, SIZE),
+        torch.tensor([150, 700]),
+        torch.tensor([1, 4]),
+    )
+    return state, inputs, reference(state, options, *inputs)
+
+
+def run(unet: UNet2DModel, inputs: tuple[Tensor, ...]) -> Tensor:
+    x, t, y = inputs
     with torch.no_grad():
-        torch.testing.assert_close(read(noised, 150).sample, unet(noised, 150).sample)
+        output: Tensor = unet.eval()(x, t, y if unet.class_embedding is not None else None).sample
+    return output
+
+
+def save(state: dict[str, Tensor], folder: Path) -> Path:
+    save_file(state, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"channel_mult": "1", "num_res_blocks": 2, "attention_resolutions": (16,)},
+    {"channel_mult": "1,1,2", "num_res_blocks": 2, "attention_resolutions": (4, 16)},
+    {"channel_mult": "1,2,1", "num_res_blocks": 3, "attention_resolutions": ()},
+    # Three heads at the last level, as many as there are of q, k and v.
+    {"channel_mult": "1,3", "attention_resolutions": (16, 8), "num_head_channels": 32},
+    {"num_channels": 64, "channel_mult": "1,1.5,2,1", "attention_resolutions": (8, 4)},
+]
+
+
+@pytest.mark.parametrize("new_order", [False, True])
+@pytest.mark.parametrize("scale_shift", [False, True])
+@pytest.mark.parametrize("updown", [False, True])
+@pytest.mark.parametrize("shape", range(len(SHAPES)))
+def test_the_same_output(
+    tmp_path: Path, shape: int, updown: bool, scale_shift: bool, new_order: bool
+) -> None:
+    rng = random.Random(f"{shape} {updown} {scale_shift} {new_order}")
+    options = {
+        **SMALL,
+        **SHAPES[shape],
+        "resblock_updown": updown,
+        "use_scale_shift_norm": scale_shift,
+        "use_new_attention_order": new_order,
+        "learn_sigma": rng.random() < 0.5,
+        "class_cond": rng.random() < 0.5,
+    }
+    state, inputs, expected = example(options)
+    path = save(state, tmp_path)
+    output = run(read_guided_diffusion(path, options), inputs)
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
+    untold = ("num_head_channels", "use_new_attention_order")
+    unet = read_guided_diffusion(path, {name: options[name] for name in untold})
+    torch.testing.assert_close(run(unet, inputs), output, atol=0, rtol=0)
+
+
+def test_saved_by_diffusers_and_read_again(tmp_path: Path) -> None:
+    state, inputs, _ = example({**SMALL, "class_cond": True, "resblock_updown": False})
+    unet = read_guided_diffusion(save(state, tmp_path), {"num_head_channels": 16})
+    unet.save_pretrained(tmp_path / "unet")
+    again = UNet2DModel.from_pretrained(tmp_path / "unet", low_cpu_mem_usage=False)
+    torch.testing.assert_close(run(again, inputs), run(unet, inputs), atol=0, rtol=0)
+
+
+def test_differences_from_what_is_stated_are_all_listed(tmp_path: Path) -> None:
+    path = save(example(SMALL)[0], tmp_path)
+    stated = {
+        "image_size": 32,
+        "num_channels": 128,
+        "num_res_blocks": 1,
+        "channel_mult": [1, 2, 2],
+        "attention_resolutions": "8,32",
+        "learn_sigma": False,
+        "class_cond": True,
+        "resblock_updown": False,
+        "use_scale_shift_norm": False,
+    }
+    with pytest.raises(WeightsError) as caught:
+        read_guided_diffusion(path, stated)
+    assert [line for line in str(caught.value).splitlines() if line.startswith("  ")] == [
+        "  num_channels: the file has 32, you stated 128",
+        "  channel_mult: the file has 1,2, you stated 1,2,2",
+        "  learn_sigma: the file has True, you stated False",
+        "  class_cond: the file has False, you stated True",
+        "  use_scale_shift_norm: the file has True, you stated False",
+        "  resblock_updown: the file has True, you stated False",
+        "  attention_resolutions: the file has 16, you stated 32,8",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"channels": 3, "dropout": 0.1}, "options: channels, dropout; known are image_size, num_"),
+        ({"num_channels": "64"}, "num_channels='64' is not valid; state it like num_channels=256"),
+        ({"learn_sigma": 1}, "state it like learn_sigma=True"),
+        ({"num_heads": 0}, "state it like num_heads=4"),
+        ({"channel_mult": "one"}, r"state it like channel_mult=\(1, 1, 2, 2, 4, 4\)"),
+        ({"channel_mult": (1, "x")}, r"state it like channel_mult=\(1, 1, 2, 2, 4, 4\)"),
+        ({"attention_resolutions": "8"}, "state image_size too"),
+    ],
+)
+def test_invalid_options_are_refused(stated: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_guided_diffusion("any.pt", stated)
+
+
+def test_heads(tmp_path: Path) -> None:
+    state, inputs, expected = example(SMALL)
+    path = save(state, tmp_path)
+    unet = read_guided_diffusion(path, {"num_heads": 4, "num_head_channels": -1})
+    torch.testing.assert_close(run(unet, inputs), expected, atol=1e-5, rtol=1e-5)
+    for stated, found in [({"num_head_channels": 24}, "24"), ({"num_heads": 3}, "21.3333")]:
+        with pytest.raises(WeightsError, match=rf"of 64 channels, .* heads of {found} channels"):
+            read_guided_diffusion(path, stated)
+    path = save(example({**SMALL, "attention_resolutions": (16,)})[0], tmp_path)
+    with pytest.raises(WeightsError, match=r"of 32,64 channels, .* heads of 16,32 channels"):
+        read_guided_diffusion(path, {"num_heads": 2})
+
+
+def test_a_first_level_unlike_the_time_embedding_is_refused(tmp_path: Path) -> None:
+    state = example({**SMALL, "num_channels": 64, "channel_mult": "0.5,1"})[0]
+    with pytest.raises(WeightsError, match="time in 64 channels, but its first level has 32"):
+        read_guided_diffusion(save(state, tmp_path), {"channel_mult": "0.5,1"})
 
 
 def test_wrong_keys_are_all_listed(tmp_path: Path) -> None:
-    state = guided(small_unet(), False)
-    del state["time_embed.0.bias"], state["middle_block.0.in_layers.2.weight"]
+    state = example(SMALL)[0]
+    del state["time_embed.0.bias"], state["middle_block.1.qkv.weight"]
     state["stray.weight"] = torch.zeros(1)
     state["out.0.bias"] = torch.zeros(7)
-    save_file(state, tmp_path / "model.safetensors")
+    state["input_blocks.3.1.qkv.weight"] = torch.zeros(192, 64)
     with pytest.raises(WeightsError) as caught:
-        read_guided_diffusion(tmp_path / "model.safetensors", 16)
-    message = str(caught.value)
-    assert "missing: mid_block.resnets.0.conv1.weight, time_embedding.linear_1.bias" in message
-    assert "surplus" in message
-    assert "stray.weight" in message
-    assert "conv_norm_out.bias: expected (32,), found (7,)" in message
+        read_guided_diffusion(save(state, tmp_path), {"num_head_channels": 16})
+    assert str(caught.value).endswith(
+        "Missing: middle_block.1.qkv.weight, time_embed.0.bias; surplus: stray.weight; of another "
+        "shape: input_blocks.3.1.qkv.weight: expected (192, 64, 1), found (192, 64), "
+        "out.0.bias: expected (32,), found (7,)."
+    )
 
 
 class Malicious:
@@ -120,24 +291,27 @@ class Malicious:
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not exist; download it"):
         read_guided_diffusion(tmp_path / "none.pt")
-    (tmp_path / "code.pt").write_bytes(pickle.dumps(Malicious()))
+    (tmp_path / "code.pt").write_bytes(pickle.dumps(Malicious(), protocol=2))
     with pytest.raises(WeightsError, match="need code to be unpickled are refused"):
         read_guided_diffusion(tmp_path / "code.pt")
     (tmp_path / "torn.safetensors").write_bytes(b"\x10")
     with pytest.raises(WeightsError, match="not a readable state dict"):
         read_guided_diffusion(tmp_path / "torn.safetensors")
+    torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "nested.pt")
+    with pytest.raises(WeightsError, match="is not a state dict"):
+        read_guided_diffusion(tmp_path / "nested.pt")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(WeightsError, match="no unconditional guided-diffusion UNet"):
+    with pytest.raises(WeightsError, match="no UNet of guided-diffusion"):
         read_guided_diffusion(tmp_path / "other.pt")
 
 
 @pytest.mark.real
 def test_the_public_code_gave_the_same_numbers(real_data: Path) -> None:
     folder = real_data.parent / "fixtures" / "adm_tiny"
-    unet = read_guided_diffusion(folder / "state_dict.safetensors", num_head_channels=16).eval()
+    unet = read_guided_diffusion(folder / "state_dict.safetensors", {"num_head_channels": 16})
     stored = load_file(folder / "activations.safetensors")
     steps = [50, 150, 250]
-    features = DiffusionFeatures(unet, range(9), steps, noise=stored["noise"])
+    features = DiffusionFeatures(unet.eval(), range(9), steps, noise=stored["noise"])
     found = [part.chunk(3, dim=1) for part in features(stored["x0"])]
     noised = features.noised(stored["x0"], features.signal)
     for index, step in enumerate(steps):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
-from lcpdn_pl.data.datamodule import PublicDataModule
+from lcpdn_pl.data.datamodule import Augment, PublicDataModule
 from lcpdn_pl.errors import ConfigError, DataError
 from tests.conftest import TreeMaker
 
@@ -35,8 +35,8 @@ def test_batches(module: Module, make_tree: TreeMaker, tmp_path: Path) -> None:
         assert batch["mask"].shape == (count, 16, 16)
         assert batch["mask"].dtype == torch.int64
         assert batch["mask"].unique().tolist() == [0, 1]
-        for text, name in zip(batch["text"], batch["name"], strict=True):
-            assert ("left" in text) == (int(name[-1]) % 2 == 1)
+        for text, mask in zip(batch["text"], batch["mask"], strict=True):
+            assert ("left" in text) == bool(mask[:, :8].sum() > mask[:, 8:].sum())
 
 
 @every_module
@@ -159,7 +159,7 @@ def test_both_lesion_classes_are_one_foreground(make_tree: TreeMaker, tmp_path: 
 def test_training_follows_the_run_seed(make_tree: TreeMaker, tmp_path: Path) -> None:
     root = str(make_tree(tmp_path / "tree", counts=(8, 1, 1)))
 
-    def epoch(seed: int, augment: bool = True) -> tuple[list[str], torch.Tensor]:
+    def epoch(seed: int, augment: Augment = "full") -> tuple[list[str], torch.Tensor]:
         torch.manual_seed(seed)
         data = MoNuSeg(root, "full", image_size=16, augment=augment)
         data.setup("fit")
@@ -173,6 +173,28 @@ def test_training_follows_the_run_seed(make_tree: TreeMaker, tmp_path: Path) -> 
     assert names == again != sorted(names)
     assert torch.equal(images, same)
     assert epoch(2)[0] != names
-    plain = epoch(1, augment=False)
+    plain = epoch(1, augment="none")
     assert plain[0] == names
     assert not torch.equal(plain[1], images)
+
+
+def test_dihedral_augmentation_makes_images_that_come_again(
+    make_tree: TreeMaker, tmp_path: Path
+) -> None:
+    root = str(make_tree(tmp_path / "tree", counts=(2, 1, 1)))
+
+    def epochs(augment: Augment) -> dict[str, set[bytes]]:
+        data = MoNuSeg(root, "full", image_size=16, augment=augment)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        seen: dict[str, set[bytes]] = {"train_0": set(), "train_1": set()}
+        for epoch in range(40):
+            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+            for batch in loader:
+                seen[batch["name"][0]].add(batch["image"].numpy().tobytes())
+        return seen
+
+    # The reports name a lung, whose images are mirrored only.
+    assert [len(images) for images in epochs("dihedral").values()] == [2, 2]
+    assert all(len(images) > 20 for images in epochs("full").values())
+    assert [len(images) for images in epochs("none").values()] == [1, 1]

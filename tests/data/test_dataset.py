@@ -75,6 +75,19 @@ def test_augmentation_waits_for_a_seed(samples: pd.DataFrame) -> None:
     assert any(not torch.equal(plain[0]["image"], augmented[0, s]["image"]) for s in range(4))
 
 
+def test_text_follows_the_disc(samples: pd.DataFrame) -> None:
+    augmented = SegmentationDataset(samples, 16, (255,), None, "native", Augmentation())
+    texts = set()
+    for seed in range(12):
+        sample = augmented[0, seed]
+        left, right = sample["mask"][:, :8].sum(), sample["mask"][:, 8:].sum()
+        side = "left" if left > right else "right"
+        assert sample["text"] == f"One round nuclei, {side} lung."
+        texts.add(sample["text"])
+    assert len(texts) == 2
+    assert augmented[0]["text"] == "One round nuclei, right lung."
+
+
 def test_each_epoch_is_another_permutation() -> None:
     sampler = EpochSampler(20, seed=3)
     epochs = []

@@ -5,9 +5,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lcpdn_pl.data.transforms import Augmentation, names_a_side, resize_image, to_tensor
+from lcpdn_pl.data.reports import TRANSFORMS
+from lcpdn_pl.data.transforms import Augmentation, resize_image, to_tensor, turn, variants
+from lcpdn_pl.errors import ConfigError
 
-SIDED, FREE = "Unilateral pulmonary infection, upper left lung.", "The nuclei lie evenly."
+LUNG = "Unilateral pulmonary infection, upper left lung."
+NUCLEI = "The nuclei density in the upper left is high."
+FREE = "The nuclei lie evenly."
+UNKNOWN = "Unilateral pulmonary infection, left apex."
 
 Image = NDArray[np.uint8]
 
@@ -29,27 +34,6 @@ def _quadrant(mask: Image) -> tuple[bool, bool]:
     return bool(lower > 0.5), bool(right > 0.5)
 
 
-@pytest.mark.parametrize(
-    ("report", "sided"),
-    [
-        ("The nuclei density in the lower left is high.", True),
-        ("The nuclei density in the RIGHT is high.", True),
-        ("The nuclei are sparsely distributed.", False),
-        ("The nuclei density is higher around.", False),
-        ("Bilateral pulmonary infection, two infected areas, all left lung and all lung.", True),
-        ("Unilateral pulmonary infection, one infected area.", True),
-        ("Bilateral pulmonary infection, two infected areas.", False),
-        ("Three infected areas, middle lung.", True),
-        ("Dense patches at the top.", True),
-        ("Dense patches at the bottom.", True),
-        ("Brightly stopped, leftover.", False),
-        ("", False),
-    ],
-)
-def test_names_a_side(report: str, sided: bool) -> None:
-    assert names_a_side(report) is sided
-
-
 def test_to_tensor_puts_channels_first_between_minus_one_and_one() -> None:
     image = np.zeros((2, 3, 3), np.uint8)
     image[1, 2] = (255, 51, 0)
@@ -69,7 +53,7 @@ def test_resize_averages_when_it_shrinks_and_interpolates_when_it_grows() -> Non
     assert resize_image(np.zeros((20, 10, 3), np.uint8), 5).shape == (5, 5, 3)
 
 
-@pytest.mark.parametrize("report", [SIDED, FREE])
+@pytest.mark.parametrize("report", [LUNG, NUCLEI, FREE, UNKNOWN])
 def test_seed_alone_decides(report: str) -> None:
     mask = _corner()[1]
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -80,27 +64,88 @@ def test_seed_alone_decides(report: str) -> None:
     for one, two in zip(first, again, strict=True):
         assert np.array_equal(one[0], two[0])
         assert np.array_equal(one[1], two[1])
-    assert len({changed.tobytes() for changed, _ in first}) >= 4
+        assert one[2] == two[2]
+    assert len({changed.tobytes() for changed, _, _ in first}) >= 4
 
 
-@pytest.mark.parametrize("report", [SIDED, FREE])
+@pytest.mark.parametrize("report", [LUNG, NUCLEI, FREE, UNKNOWN])
 def test_image_and_mask_move_together(report: str) -> None:
     image, mask = _corner()
     augment = Augmentation()
     for seed in range(40):
-        changed, target = augment(image, mask, report, seed)
+        changed, target, _ = augment(image, mask, report, seed)
         grey = changed.astype(float).mean(axis=2)
         bright = grey > (grey.min() + grey.max()) / 2
         assert (bright & (target == 1)).sum() / (bright | (target == 1)).sum() > 0.8
 
 
-def test_a_side_stays_and_other_marks_turn() -> None:
+@pytest.mark.parametrize(("report", "count"), [(LUNG, 2), (NUCLEI, 4), (FREE, 4), (UNKNOWN, 1)])
+def test_report_follows_the_mark(report: str, count: int) -> None:
     image, mask = _corner()
     augment = Augmentation()
-    sided = {_quadrant(augment(image, mask, SIDED, seed)[1]) for seed in range(80)}
-    assert sided == {(False, False)}
-    free = {_quadrant(augment(image, mask, FREE, seed)[1]) for seed in range(40)}
-    assert len(free) == 4
+    found = {}
+    for seed in range(80):
+        _, target, text = augment(image, mask, report, seed)
+        found[_quadrant(target)] = text
+        if "upper left" in report:
+            lower, right = _quadrant(target)
+            where = f"{('upper', 'lower')[lower]} {('left', 'right')[right]}"
+            assert text == report.replace("upper left", where)
+        else:
+            assert text == report
+    assert len(found) == count
+
+
+@pytest.mark.parametrize(("report", "count"), [(LUNG, 2), (NUCLEI, 8), (FREE, 8), (UNKNOWN, 1)])
+def test_variants_are_drawn_equally_often_and_exactly(report: str, count: int) -> None:
+    mask = np.random.default_rng(0).integers(0, 2, (6, 6), np.uint8)
+    image = np.random.default_rng(1).integers(0, 256, (6, 6, 3), np.uint8)
+    wanted = [turn(variant, image, mask, report) for variant in variants(report)]
+    assert len({one[0].tobytes() for one in wanted}) == len(wanted) == count
+    assert wanted[0][0].tolist() == image.tolist()
+    augment = Augmentation(small=False)
+    drawn = [augment(image, mask, report, seed) for seed in range(800)]
+    counts = [
+        sum(
+            one[2] == text and np.array_equal(one[0], pixels) and np.array_equal(one[1], target)
+            for one in drawn
+        )
+        for pixels, target, text in wanted
+    ]
+    assert sum(counts) == 800
+    assert min(counts) > 0.7 * 800 / count
+
+
+def test_turns_are_those_of_numpy() -> None:
+    image, mask = _corner()
+    expected = {
+        "hflip": mask[:, ::-1],
+        "vflip": mask[::-1],
+        "rot90": np.rot90(mask),
+        "rot180": mask[::-1, ::-1],
+        "rot270": np.rot90(mask, -1),
+        "transpose": mask.T,
+    }
+    for transform in TRANSFORMS:
+        pixels, target, _ = turn((transform,), image, mask, FREE)
+        assert target.tolist() == expected[transform].tolist()
+        assert (pixels[..., 0] // 255).tolist() == target.tolist()
+    anti = turn(variants(NUCLEI)[-1], image, mask, "The upper right.")
+    assert anti[1].tolist() == mask[::-1, ::-1].T.tolist()
+    assert anti[2] == "The upper right."
+    with pytest.raises(ConfigError):
+        turn(("rot90",), image, mask, LUNG)
+
+
+def test_small_changes_are_independent_of_the_turn() -> None:
+    image, mask = _corner()
+    augment = Augmentation()
+    kinds = set()
+    for seed in range(60):
+        target = augment(image, mask, LUNG, seed)[1]
+        moved = not any(np.array_equal(target, mask[:, ::step]) for step in (1, -1))
+        kinds.add((_quadrant(target)[1], moved))
+    assert len(kinds) == 4
 
 
 def test_changes_are_drawn_independently() -> None:
@@ -109,7 +154,7 @@ def test_changes_are_drawn_independently() -> None:
     augment = Augmentation()
     kinds = set()
     for seed in range(60):
-        changed, target = augment(image, mask, SIDED, seed)
+        changed, target, _ = augment(image, mask, UNKNOWN, seed)
         kinds.add((not np.array_equal(target, mask), not np.array_equal(changed, image)))
     assert kinds == {(False, False), (False, True), (True, True)}  # also colour without a shift
 
@@ -121,8 +166,8 @@ def test_mask_values_stay_and_inputs_are_left_alone() -> None:
     augment = Augmentation()
     found: set[int] = set()
     for seed in range(40):
-        for report in (SIDED, FREE):
-            changed, target = augment(image, mask, report, seed)
+        for report in (LUNG, FREE):
+            changed, target, _ = augment(image, mask, report, seed)
             assert changed.dtype == target.dtype == np.uint8
             assert (changed.shape, target.shape) == (image.shape, mask.shape)
             found |= set(target.ravel().tolist())

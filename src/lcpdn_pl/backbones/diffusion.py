@@ -3,8 +3,11 @@
 Equation numbers are those of the package's method page, ``models/lcpdn/README.md``.
 """
 
+import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone
 from lcpdn_pl.backbones.guided_diffusion import read_guided_diffusion
+from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.errors import ConfigError, WeightsError
 
 __all__ = ["DiffusionFeatures", "alpha_bar", "create_denoiser", "read_guided_diffusion"]
@@ -35,29 +39,26 @@ def alpha_bar(num_steps: int = 1000) -> Tensor:
 
 
 class _Block(nn.Module):
-    """One block as guided-diffusion counts them: modules that share input, skip and embedding."""
+    """One block as guided-diffusion counts them: layers in a row, the skip joined to its input."""
 
-    resnet: ResnetBlock2D
-
-    def __init__(
-        self,
-        resnet: ResnetBlock2D,
-        attention: nn.Module | None = None,
-        upsampler: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, *layers: nn.Module | None) -> None:
         super().__init__()
-        self.resnet = resnet
-        self.attention = attention
-        self.upsampler = upsampler
+        self.layers = nn.ModuleList(layer for layer in layers if layer is not None)
+
+    @property
+    def width(self) -> int:
+        """Channels of the output."""
+        resnet = self.layers[0]
+        assert isinstance(resnet, ResnetBlock2D)  # noqa: S101 - every output block begins so
+        return int(resnet.conv2.out_channels)
 
     def forward(self, hidden: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
         if skip is not None:
             hidden = torch.cat([hidden, skip], dim=1)
-        hidden = self.resnet(hidden, embedding)
-        if self.attention is not None:
-            hidden = self.attention(hidden)
-        if self.upsampler is not None:
-            hidden = self.upsampler(hidden, embedding)
+        for layer in self.layers:
+            # Attention and resampling convolutions are not conditioned.
+            conditioned = isinstance(layer, ResnetBlock2D)
+            hidden = layer(hidden, embedding) if conditioned else layer(hidden)
         return hidden
 
 
@@ -74,7 +75,7 @@ def _output_blocks(unet: UNet2DModel) -> list[_Block]:
     blocks: list[_Block] = []
     for level in unet.up_blocks:
         attentions = getattr(level, "attentions", [None] * len(level.resnets))
-        # An upsampling residual block belongs to the last block of its level.
+        # What upsamples belongs to the last block of its level.
         upsamplers = [None] * (len(level.resnets) - 1) + list(level.upsamplers or [None])
         blocks += map(_Block, level.resnets, attentions, upsamplers)
     return blocks
@@ -101,6 +102,12 @@ class DiffusionFeatures(FrozenBackbone):
         step_batch: Timesteps that run in one batch; ``None`` runs all of them together.
         gradient_checkpointing: Recompute each block in the backward pass of the prompt instead
             of keeping its activations.
+        channels_last: Run in NHWC memory layout: faster on GPUs with tensor cores, slower on the
+            CPUs that we measured.
+        compile: Compile the pass with ``torch.compile``, once for each input shape; needs a C++
+            compiler.
+        store: Keeps the features of passes whose prompt needs no gradient, for images that come
+            again; ``None`` computes them each time.
         name: Name for logs and tables.
         pretrained: Whether the denoiser's weights were trained.
 
@@ -110,7 +117,8 @@ class DiffusionFeatures(FrozenBackbone):
         divisor: Image sides must be multiples of this.
 
     Raises:
-        ConfigError: If a block or step is out of range or the blocks are not ascending.
+        ConfigError: If a block or step is out of range, the blocks are not ascending, or the
+            denoiser is conditioned on classes.
     """
 
     noise: Tensor | None
@@ -126,6 +134,9 @@ class DiffusionFeatures(FrozenBackbone):
         noise_seed: int = 0,
         step_batch: int | None = None,
         gradient_checkpointing: bool = False,
+        channels_last: bool = False,
+        compile: bool = False,
+        store: FeatureStore | None = None,
         name: str = "unet",
         pretrained: bool = False,
     ) -> None:
@@ -141,6 +152,11 @@ class DiffusionFeatures(FrozenBackbone):
             raise ConfigError(
                 f"steps={list(steps)} must be timesteps between 0 and {len(signal) - 1}."
             )
+        if unet.class_embedding is not None:
+            raise ConfigError(
+                f"{name} is conditioned on classes; expected a denoiser conditioned on the "
+                "timestep alone, such as 256x256_diffusion_uncond.pt."
+            )
         self.time_proj = unet.time_proj
         self.time_embedding = unet.time_embedding
         self.conv_in = unet.conv_in
@@ -148,6 +164,7 @@ class DiffusionFeatures(FrozenBackbone):
         self.mid_block = unet.mid_block
         self.output_blocks = nn.ModuleList(output_blocks[: max(blocks) + 1])
 
+        self.config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
         self.blocks = list(blocks)
         self.step_batch = step_batch or len(steps)
         self.noise_seed = noise_seed
@@ -155,9 +172,11 @@ class DiffusionFeatures(FrozenBackbone):
         self.patch = math.isqrt(unet.config.in_channels // 3)
         self.divisor = self.patch * 2 ** (len(unet.config.block_out_channels) - 1)
         self.embed_width: int = unet.time_embedding.linear_2.out_features
-        self.channels: list[int] = [
-            output_blocks[block].resnet.conv2.out_channels * len(steps) for block in blocks
-        ]
+        self.channels = [output_blocks[block].width * len(steps) for block in blocks]
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.memory_format)
+        self.store = store
+        self._run = torch.compile(self._pass) if compile else self._pass
         self.register_buffer("noise", noise, persistent=False)
         self.register_buffer("timesteps", torch.tensor(list(steps)), persistent=False)
         self.register_buffer("signal", signal[list(steps)], persistent=False)
@@ -179,15 +198,56 @@ class DiffusionFeatures(FrozenBackbone):
         """
         needs_gradient = prompt is not None and prompt.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(needs_gradient):
-            parts = [
-                self._run(self.noised(image, signal), timesteps, prompt)
-                for timesteps, signal in zip(
-                    self.timesteps.split(self.step_batch),
-                    self.signal.split(self.step_batch),
-                    strict=True,
-                )
-            ]
-            return [torch.cat(block, dim=1) for block in zip(*parts, strict=True)]
+            if self.store is None or needs_gradient:
+                return self._compute(image, prompt)
+            return self._recall(self.store, image, prompt)
+
+    def _recall(self, store: FeatureStore, image: Tensor, prompt: Tensor | None) -> list[Tensor]:
+        """The features from the store; what it lacks is computed in one batch and put there."""
+        keys = [self._key(image, prompt, index) for index in range(len(image))]
+        entries = [store.read(key) for key in keys]
+        missing = [index for index, entry in enumerate(entries) if entry is None]
+        if missing:
+            computed = self._compute(image[missing], None if prompt is None else prompt[missing])
+            for row, index in enumerate(missing):
+                entry = entries[index] = [block[row] for block in computed]
+                store.write(keys[index], entry)
+        found = [entry for entry in entries if entry is not None]
+        return [torch.stack([m.to(image.device) for m in b]) for b in zip(*found, strict=True)]
+
+    def _key(self, image: Tensor, prompt: Tensor | None, index: int) -> str:
+        """Hash of everything that the features are a function of."""
+        autocast = torch.is_autocast_enabled(image.device.type)
+        dtype = torch.get_autocast_dtype(image.device.type) if autocast else image.dtype
+        settings = (
+            self._weights,
+            self.config,
+            self.blocks,
+            self.timesteps.tolist(),
+            self.noise_seed,
+        )
+        shape = (dtype, tuple(image.shape[1:]), self.noise is None, prompt is None)
+        digest = hashlib.blake2b(repr((*settings, *shape)).encode(), digest_size=16)
+        for tensor in (image, self.noise, prompt):
+            if tensor is not None:
+                row = tensor[min(index, len(tensor) - 1)]
+                digest.update(row.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _weights(self) -> str:
+        return self.fingerprint()
+
+    def _compute(self, image: Tensor, prompt: Tensor | None) -> list[Tensor]:
+        parts = [
+            self._run(self.noised(image, signal), timesteps, prompt)
+            for timesteps, signal in zip(
+                self.timesteps.split(self.step_batch),
+                self.signal.split(self.step_batch),
+                strict=True,
+            )
+        ]
+        return [torch.cat(block, dim=1) for block in zip(*parts, strict=True)]
 
     def noised(self, image: Tensor, signal: Tensor) -> Tensor:
         """x_t of each abar_t in ``signal`` [S], as [S, B, 3, H, W] (eq. 4)."""
@@ -205,7 +265,7 @@ class DiffusionFeatures(FrozenBackbone):
         rate = signal.view(-1, 1, 1, 1, 1)
         return rate.sqrt() * image + (1 - rate).sqrt() * noise
 
-    def _run(self, noised: Tensor, timesteps: Tensor, prompt: Tensor | None) -> list[Tensor]:
+    def _pass(self, noised: Tensor, timesteps: Tensor, prompt: Tensor | None) -> list[Tensor]:
         """One pass of the denoiser over [S, B, 3, H, W], steps and images in one batch."""
         num_steps, batch = noised.shape[:2]
         embedding = self.time_embedding(self.time_proj(timesteps).to(noised.dtype))
@@ -213,7 +273,8 @@ class DiffusionFeatures(FrozenBackbone):
         if prompt is not None:
             embedding = embedding + prompt.repeat(num_steps, 1)
 
-        hidden = self.conv_in(F.pixel_unshuffle(noised.flatten(0, 1), self.patch))
+        folded = F.pixel_unshuffle(noised.flatten(0, 1), self.patch)
+        hidden = self.conv_in(folded.contiguous(memory_format=self.memory_format))
         skips = [hidden]
         for block in self.input_blocks:
             hidden = self._through(block, hidden, embedding)
@@ -235,13 +296,17 @@ class DiffusionFeatures(FrozenBackbone):
         return output
 
 
-def create_denoiser(name: str, random_seed: int = 0) -> tuple[UNet2DModel, bool]:
+def create_denoiser(
+    name: str, stated: Mapping[str, object] | None = None, random_seed: int = 0
+) -> tuple[UNet2DModel, bool]:
     """Creates a denoiser.
 
     Args:
-        name: ``lcpdn-ddpm-small:random``, the small denoiser with random weights; the folder of a
-            diffusers ``UNet2DModel``; or a guided-diffusion checkpoint, ``*.pt`` or
-            ``*.safetensors``.
+        name: ``lcpdn-ddpm-small``, which comes with this package; the folder of a diffusers
+            ``UNet2DModel``; a guided-diffusion checkpoint, ``*.pt`` or ``*.safetensors``; or, for
+            random weights, ``lcpdn-ddpm-small:random`` or the ``*.json`` configuration of a
+            ``UNet2DModel``.
+        stated: What is known of a guided-diffusion checkpoint, see :func:`read_guided_diffusion`.
         random_seed: Seed of random weights.
 
     Returns:
@@ -250,19 +315,25 @@ def create_denoiser(name: str, random_seed: int = 0) -> tuple[UNet2DModel, bool]
     Raises:
         WeightsError: If the name is of no such form or the weights do not load.
     """
-    if name == f"{SMALL}:random":
-        return weights.random_unet(weights.ddpm_small_config(), random_seed), False
-    path = Path(name)
+    if name == SMALL:
+        name = str(weights.DDPM_SMALL)
+    path = weights.DDPM_SMALL / "config.json" if name == f"{SMALL}:random" else Path(name)
+    if path.suffix == ".json" and path.is_file():
+        return weights.random_unet(json.loads(path.read_text()), random_seed), False
     if path.is_dir():
         try:
-            return UNet2DModel.from_pretrained(path, low_cpu_mem_usage=False), True
+            unet = UNet2DModel.from_pretrained(
+                path, low_cpu_mem_usage=False, torch_dtype=torch.float32, use_safetensors=True
+            )
         except (OSError, ValueError) as error:
             raise WeightsError(
                 f"{path} is no folder of a diffusers UNet2DModel: {error}"
             ) from error
+        return unet, True
     if path.suffix in {".pt", ".safetensors"}:
-        return read_guided_diffusion(path), True
+        return read_guided_diffusion(path, stated), True
     raise WeightsError(
-        f"Unknown denoiser {name!r}; expected '{SMALL}:random', the folder of a diffusers "
-        "UNet2DModel, or a guided-diffusion checkpoint (.pt or .safetensors)."
+        f"Unknown denoiser {name!r}; expected '{SMALL}', '{SMALL}:random', the folder or .json "
+        "configuration of a diffusers UNet2DModel, or a guided-diffusion checkpoint (.pt or "
+        ".safetensors)."
     )

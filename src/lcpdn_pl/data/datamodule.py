@@ -22,10 +22,24 @@ from lcpdn_pl.errors import ConfigError
 
 ROOT_VARIABLE = "LCPDN_DATA_ROOT"
 
+Augment = Literal["full", "dihedral", "none"]
 TestReports = Literal["right", "shuffled", "empty"]
 
 
-class SegmentationDataModule(lightning.LightningDataModule):
+class DataModule(lightning.LightningDataModule):
+    """What the command line needs of data.
+
+    Attributes:
+        name: Name in run folders and tables.
+        samples: Table of what there is, with at least the columns image and split, set by
+            ``setup``.
+    """
+
+    name: str
+    samples: pd.DataFrame
+
+
+class SegmentationDataModule(DataModule):
     """Loaders over one samples table, which is read and checked once.
 
     Images are resized to a square. Training and validation masks are resized with them by
@@ -36,17 +50,16 @@ class SegmentationDataModule(lightning.LightningDataModule):
         image_size: Side that images are resized to.
         batch_size: Training and validation batch size.
         num_workers: Loader processes; 0 loads in the main process.
-        augment: Augment training samples.
+        augment: Changes of training samples: ``full`` (:class:`Augmentation`), ``dihedral`` (its
+            flips and quarter turns alone, eight images of each at most) or ``none``.
         mask_rule: ``compat`` or ``native``, see :func:`lcpdn_pl.data.masks.resize_mask`.
         test_reports: What the test split's reports are replaced by, to measure their worth:
             ``right`` (nothing), ``shuffled`` (another image's) or ``empty``.
 
     Attributes:
-        name: Name in run folders and tables.
         samples: Samples table, set by ``setup``.
     """
 
-    name: str
     foreground: Collection[int]
     ignore: int | None = None
 
@@ -55,7 +68,7 @@ class SegmentationDataModule(lightning.LightningDataModule):
         image_size: int = 256,
         batch_size: int = 1,
         num_workers: int = 0,
-        augment: bool = True,
+        augment: Augment = "full",
         mask_rule: MaskRule = "compat",
         test_reports: TestReports = "right",
     ) -> None:
@@ -93,9 +106,11 @@ class SegmentationDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled and augmented."""
         samples = self.samples[self.samples["split"] == "train"]
-        augmentation = Augmentation() if self.augment else None
+        augmentation = (
+            None if self.augment == "none" else Augmentation(small=self.augment == "full")
+        )
         dataset = self._dataset(samples, self.mask_rule, augmentation)
-        return self._loader(dataset, self.batch_size, EpochSampler(len(dataset), _run_seed()))
+        return self._loader(dataset, self.batch_size, EpochSampler(len(dataset), run_seed()))
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """In order, masks by ``mask_rule``."""
@@ -119,7 +134,7 @@ class SegmentationDataModule(lightning.LightningDataModule):
         if self.test_reports == "empty":
             return [""] * len(reports)
         # Each image gets the report of the next one in a random cycle: never its own.
-        order = np.random.default_rng(_run_seed()).permutation(len(reports))
+        order = np.random.default_rng(run_seed()).permutation(len(reports))
         shuffled = list(reports)
         for index, source in zip(order, np.roll(order, 1), strict=True):
             shuffled[index] = reports[source]
@@ -157,7 +172,8 @@ class PublicDataModule(SegmentationDataModule):
         image_size: See :class:`SegmentationDataModule`, as for all below.
         batch_size: Training and validation batch size.
         num_workers: Loader processes; 0 loads in the main process.
-        augment: Augment training samples.
+        augment: Changes of training samples: ``full``, ``dihedral`` (flips and quarter turns alone)
+            or ``none``.
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled`` or ``empty``.
@@ -180,7 +196,7 @@ class PublicDataModule(SegmentationDataModule):
         image_size: int = 256,
         batch_size: int = 1,
         num_workers: int = 0,
-        augment: bool = True,
+        augment: Augment = "full",
         mask_rule: MaskRule = "compat",
         test_reports: TestReports = "right",
     ) -> None:
@@ -202,7 +218,7 @@ class PublicDataModule(SegmentationDataModule):
         return select(samples, read_protocol(self.protocols[self.protocol]), self.protocol)
 
 
-def _run_seed() -> int:
+def run_seed() -> int:
     """The seed that ``seed_everything`` set: it decides sample order and augmentation too."""
     return torch.initial_seed() % 2**32
 

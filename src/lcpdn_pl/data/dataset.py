@@ -46,7 +46,8 @@ class SegmentationDataset(Dataset[Sample]):
         ignore: Value of a mask file that marks pixels to ignore.
         mask_rule: How a mask is resized with its image; ``None`` keeps it at its own size, for
             scoring and prediction.
-        augmentation: Applied to draws of :class:`EpochSampler`; ``None`` changes nothing.
+        augmentation: Applied to draws of :class:`EpochSampler`, text included; ``None`` changes
+            nothing.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class SegmentationDataset(Dataset[Sample]):
         if self.mask_rule is not None:
             mask = resize_mask(mask, (self.image_size, self.image_size), self.mask_rule)
         if self.augmentation is not None and seed is not None:
-            image, mask = self.augmentation(image, mask, text, seed)
+            image, mask, text = self.augmentation(image, mask, text, seed)
         return {
             "image": to_tensor(np.ascontiguousarray(image)),
             "mask": torch.from_numpy(mask.astype(np.int64)),

@@ -122,6 +122,16 @@ def read_size(path: Path) -> tuple[int, int]:
         return (width, height) if _turned(picture) else (height, width)
 
 
+def read_kind(path: Path) -> str:
+    """Reads a picture's format and Pillow's name of its mode, such as `PNG RGB`, from its header.
+
+    Raises:
+        DataError: As in `read_size`.
+    """
+    with _opened(path) as picture:
+        return f"{picture.format} {picture.mode}"
+
+
 def _is_grey(palette: Image.Image) -> bool:
     colours = np.array(palette.getpalette("RGB")).reshape(-1, 3)
     return bool((colours == colours[:, :1]).all())
@@ -163,17 +173,35 @@ def _unexpected(path: Path, pixels: NDArray[np.integer], allowed: list[int]) -> 
     )
 
 
-def read_mask(
-    path: Path, foreground: Collection[int], ignore: int | None = None
-) -> NDArray[np.uint8]:
-    """Reads a mask, EXIF orientation applied.
+def read_values(path: Path) -> NDArray[np.integer]:
+    """Reads a mask's values as they are in the file, EXIF orientation applied.
 
     Grey, 1-bit (black is 0, white 255), palette and colour masks with equal channels are read. A
     palette with colours gives its indices, a grey palette its grey values; 16-bit and 32-bit
-    values are taken as they are stored. The background is 0.
+    values are taken as they are stored.
 
     Args:
         path: A PNG, JPEG, TIFF or BMP file that holds one picture.
+
+    Returns:
+        Values [H,W].
+
+    Raises:
+        DataError: The file is unreadable as in `read_image`, or has colours or transparency.
+    """
+    with _opened(path) as picture:
+        if picture.mode in _SIXTEEN_BIT:
+            return _sixteen_bit(picture, path)
+        return _one_channel(ImageOps.exif_transpose(picture), path)
+
+
+def read_mask(
+    path: Path, foreground: Collection[int], ignore: int | None = None
+) -> NDArray[np.uint8]:
+    """Reads a mask; the background is 0.
+
+    Args:
+        path: A file as `read_values` reads it.
         foreground: The values in the file that mean foreground; 0 is not one of them.
         ignore: The value in the file of pixels that nobody annotated.
 
@@ -181,14 +209,10 @@ def read_mask(
         Mask [H,W] of 0 (background), 1 (foreground) and 255 (ignored, only with `ignore`).
 
     Raises:
-        DataError: The file is unreadable as in `read_image`, has colours or transparency, or
-            holds a value other than 0, `foreground` and `ignore`.
+        DataError: The file is unreadable as in `read_values`, or holds a value other than 0,
+            `foreground` and `ignore`.
     """
-    with _opened(path) as picture:
-        if picture.mode in _SIXTEEN_BIT:
-            pixels: NDArray[np.integer] = _sixteen_bit(picture, path)
-        else:
-            pixels = _one_channel(ImageOps.exif_transpose(picture), path)
+    pixels = read_values(path)
     mask = np.isin(pixels, list(foreground)).astype(np.uint8)
     known = (mask == 1) | (pixels == 0)
     if ignore is not None:

@@ -6,19 +6,20 @@ from pathlib import Path
 import pandas as pd
 
 from lcpdn_pl.data.problems import Problems
-from lcpdn_pl.data.reports import read_cells
+from lcpdn_pl.data.report_tables import read_cells
 from lcpdn_pl.errors import DataError
 
 SPLITS = ("train", "val", "test", "predict")
 
 _REQUIRED = ("image", "mask", "text", "split")
+_OPTIONAL = ("name", "source")
 _Row = dict[str, str]
 
 
 def _csv_rows(path: Path) -> dict[str, _Row]:
     header, rows = read_cells(path)
     titles = [title.lower() for title in header]
-    if any(titles.count(title) > 1 for title in (*_REQUIRED, "name")):
+    if any(titles.count(title) > 1 for title in (*_REQUIRED, *_OPTIONAL)):
         raise DataError(f"{path}: expected each column once, found {header}. Rename one.")
     # Counted as a spreadsheet does: the header is row 1.
     return {
@@ -32,10 +33,13 @@ def _json_row(line: str) -> _Row:
     if not isinstance(row, dict):
         raise TypeError("no object")
     row = {key.strip().lower(): "" if value is None else value for key, value in row.items()}
-    for key in (*_REQUIRED, "name"):
+    for key in (*_REQUIRED, *_OPTIONAL):
         if not isinstance(row.get(key, ""), str):
             raise TypeError(f"{key} is no string")
-    return {key: value.strip() for key, value in row.items() if isinstance(value, str)}
+    return {
+        key: value.strip() if isinstance(value, str) else json.dumps(value)
+        for key, value in row.items()
+    }
 
 
 def _json_rows(path: Path) -> dict[str, _Row]:
@@ -95,14 +99,55 @@ def _sample(place: str, row: _Row, folder: Path, problems: Problems) -> _Row:
         "text": text,
         "split": split,
         "name": row.get("name", "") or Path(image).stem,
+        "source": row.get("source", ""),
     }
 
 
+def read_rows(path: Path) -> dict[str, dict[str, str]]:
+    """Reads the rows of a manifest as they are, with all their columns, as text.
+
+    Args:
+        path: The .csv or .jsonl file.
+
+    Returns:
+        Rows by their place in the file, such as `row 2`; titles are in lower case.
+
+    Raises:
+        DataError: The manifest is missing or unreadable.
+    """
+    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
+    if path.suffix.lower() not in readers:
+        raise DataError(f"{path}: expected a .csv or .jsonl manifest. Convert it to one of them.")
+    if not path.is_file():
+        raise DataError(f"{path}: expected a manifest, found no such file. Correct the path.")
+    return readers[path.suffix.lower()](path)
+
+
+def list_manifest(path: Path) -> tuple[pd.DataFrame, Problems]:
+    """Lists what a manifest names, and everything that is wrong with its rows.
+
+    Args:
+        path: The .csv or .jsonl file.
+
+    Returns:
+        Samples table as of `read_manifest`, in which anything may be empty, and what is missing.
+
+    Raises:
+        DataError: The manifest is missing or unreadable, or lacks a column or every row.
+    """
+    rows = read_rows(path)
+    _check_columns(path, rows)
+    problems = Problems()
+    samples = [_sample(place, row, path.parent, problems) for place, row in rows.items()]
+    return pd.DataFrame(samples), problems
+
+
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Reads a manifest: the columns image, mask, text, split, and optionally name.
+    """Reads a manifest: the columns image, mask, text, split, and optionally name and source.
 
     `image` and `mask` are absolute, or relative to the manifest's folder. `mask` may be empty only
-    for the split predict; an empty `name` is the image's stem. Further columns are not read.
+    for the split predict; an empty `name` is the image's stem; `source` says where a text comes
+    from. Further columns are not read.
 
     Args:
         path: The .csv file, or the .jsonl file with one object a line.
@@ -115,17 +160,9 @@ def read_manifest(path: Path) -> pd.DataFrame:
             that are missing, or has rows without image, mask, text or a known split. Everything
             is listed, by kind.
     """
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: expected a .csv or .jsonl manifest. Convert it to one of them.")
-    if not path.is_file():
-        raise DataError(f"{path}: expected a manifest, found no such file. Correct the path.")
-    rows = readers[path.suffix.lower()](path)
-    _check_columns(path, rows)
-    problems = Problems()
-    samples = [_sample(place, row, path.parent, problems) for place, row in rows.items()]
+    samples, problems = list_manifest(path)
     problems.raise_any(
         f"{path}: expected an image, its mask, a text and a split in each row",
         "Correct these rows; paths are relative to the manifest's folder.",
     )
-    return pd.DataFrame(samples)
+    return samples

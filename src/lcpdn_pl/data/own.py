@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lcpdn_pl.data.datamodule import SegmentationDataModule, TestReports
+from lcpdn_pl.data.datamodule import Augment, SegmentationDataModule, TestReports
 from lcpdn_pl.data.manifest import read_manifest
 from lcpdn_pl.data.masks import MaskRule
 from lcpdn_pl.errors import ConfigError
@@ -22,7 +22,8 @@ class Manifest(SegmentationDataModule):
         image_size: Side that images are resized to.
         batch_size: Training and validation batch size.
         num_workers: Loader processes; 0 loads in the main process.
-        augment: Augment training samples.
+        augment: Changes of training samples: ``full``, ``dihedral`` (flips and quarter turns alone)
+            or ``none``.
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled`` or ``empty``.
@@ -39,7 +40,7 @@ class Manifest(SegmentationDataModule):
         image_size: int = 256,
         batch_size: int = 1,
         num_workers: int = 0,
-        augment: bool = True,
+        augment: Augment = "full",
         mask_rule: MaskRule = "native",
         test_reports: TestReports = "right",
     ) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from lcpdn_pl.data.datamodule import SegmentationDataModule, TestReports, data_root
+from lcpdn_pl.data.datamodule import Augment, SegmentationDataModule, TestReports, data_root
 from lcpdn_pl.data.lvit import read_lvit
 from lcpdn_pl.data.masks import MaskRule
 from lcpdn_pl.data.phantoms import LOOKS, Look, draw_phantom
@@ -33,7 +33,8 @@ class Phantom(SegmentationDataModule):
         image_size: Side that images are drawn at.
         batch_size: Training and validation batch size.
         num_workers: Loader processes; 0 loads in the main process.
-        augment: Augment training samples.
+        augment: Changes of training samples: ``full``, ``dihedral`` (flips and quarter turns alone)
+            or ``none``.
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled`` or ``empty``.
@@ -51,7 +52,7 @@ class Phantom(SegmentationDataModule):
         image_size: int = 128,
         batch_size: int = 1,
         num_workers: int = 0,
-        augment: bool = True,
+        augment: Augment = "full",
         mask_rule: MaskRule = "native",
         test_reports: TestReports = "right",
     ) -> None:

@@ -1,6 +1,6 @@
 """One error for everything that is wrong with a data set, so that one run finds it all."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from lcpdn_pl.errors import DataError
 
@@ -19,6 +19,11 @@ class Problems:
 
     def __init__(self) -> None:
         self._items: dict[str, list[str]] = {}
+
+    @property
+    def kinds(self) -> Mapping[str, Sequence[str]]:
+        """What was collected: all items by kind."""
+        return {kind: items for kind, items in self._items.items() if items}
 
     def add(self, kind: str, *items: str) -> None:
         """Notes `items` under `kind`, a plural noun such as "images without a mask"."""
@@ -39,10 +44,6 @@ class Problems:
         Raises:
             DataError: Each kind on a line of its own, at most 20 items of it.
         """
-        kinds = [
-            f"  {len(items)} {kind}: {listing(items)}"
-            for kind, items in self._items.items()
-            if items
-        ]
+        kinds = [f"  {len(items)} {kind}: {listing(items)}" for kind, items in self.kinds.items()]
         if kinds:
             raise DataError("\n".join([f"{where}, found:", *kinds, remedy]))

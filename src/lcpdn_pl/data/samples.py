@@ -1,7 +1,8 @@
 """The samples table: one row for each image, built once from what is on disk, then checked.
 
 Columns are `COLUMNS`: `image` and `mask` (paths as str, `mask` is "" where there is none), `text`
-(the report), `split` (one of `SPLITS`), `name` (unique). Every data set is a way to fill it.
+(the report), `split` (one of `SPLITS`), `name` (unique), `source` (where the report comes from;
+`mask` if it was made from the mask, "" if nothing is said). Every data set is a way to fill it.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from lcpdn_pl.errors import DataError
 
 __all__ = ["COLUMNS", "SPLITS", "check_samples", "read_lvit", "read_manifest", "select"]
 
-COLUMNS = ("image", "mask", "text", "split", "name")
+COLUMNS = ("image", "mask", "text", "split", "name", "source")
 
 _THREADS = 8  # header reads and hashes wait for the disk, and both let other threads run
 

@@ -2,7 +2,7 @@
 
 import os
 import random
-import re
+from collections.abc import Callable
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network otherwise
 
@@ -13,37 +13,78 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_SIDE_WORDS = re.compile(
-    r"\b(left|right|upper|lower|top|bottom|middle|unilateral)\b", re.IGNORECASE
-)
+from lcpdn_pl.data.reports import Transform, allowed_transforms, rewrite_sides
+
+Image = NDArray[np.uint8]
+Variant = tuple[Transform, ...]
+"""Transforms that are done one after another; none at all leaves an image as it is."""
+
+_MOVES: dict[Transform, Callable[[Image], Image]] = {
+    "hflip": np.fliplr,
+    "vflip": np.flipud,
+    "rot90": np.rot90,
+    "rot180": lambda pixels: np.rot90(pixels, 2),
+    "rot270": lambda pixels: np.rot90(pixels, 3),
+    "transpose": lambda pixels: pixels.swapaxes(0, 1),
+}
 
 
-def names_a_side(report: str) -> bool:
-    """Whether a report says where something lies, so that a flip would make it false."""
-    return _SIDE_WORDS.search(report) is not None
-
-
-def resize_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize_image(image: Image, size: int) -> Image:
     """Brings an image [H, W, 3] to [size, size, 3]; area-averaged when it shrinks."""
     shrinks = size < min(image.shape[:2])
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (size, size), interpolation=interpolation), np.uint8)
 
 
-def to_tensor(image: NDArray[np.uint8]) -> Tensor:
+def to_tensor(image: Image) -> Tensor:
     """[H, W, 3] in 0..255 to float32 [3, H, W] in [-1, 1]."""
     return torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1
 
 
-class Augmentation:
-    """Random changes of an image and its mask under which its report stays true.
+def variants(report: str) -> list[Variant]:
+    """The flips and quarter turns of an image whose report can be rewritten with it.
 
-    Colour, blur and small shifts, turns and zooms are drawn for every sample; flips and quarter
-    turns only where the report names no side.
+    Returns:
+        One, two, four or all eight of them, each once; first the image as it is.
+    """
+    allowed = allowed_transforms(report)
+    found: list[Variant] = [(), *((transform,) for transform in _MOVES if transform in allowed)]
+    if "transpose" in allowed:
+        found.append(("transpose", "rot180"))  # the mirror at the other diagonal
+    return found
+
+
+def turn(variant: Variant, image: Image, mask: Image, report: str) -> tuple[Image, Image, str]:
+    """Flips and turns an image, its mask and its report, pixel for pixel.
+
+    Args:
+        variant: One of the report's `variants`.
+        image: [H, W, 3].
+        mask: [H, W].
+        report: What `rewrite_sides` rewrites.
+
+    Raises:
+        ConfigError: The report cannot follow.
+    """
+    for transform in variant:
+        image, mask = _MOVES[transform](image), _MOVES[transform](mask)
+        report = rewrite_sides(report, transform)
+    return np.ascontiguousarray(image), np.ascontiguousarray(mask), report
+
+
+class Augmentation:
+    """Random changes of an image, its mask and its report, which stays true.
+
+    Of the flips and quarter turns that the report can follow, one is drawn, each as likely as no
+    change. Then colour, blur, and small shifts, turns, zooms and bends, which move nothing to
+    another side.
+
+    Args:
+        small: Draw these small changes too, not only flips and quarter turns.
     """
 
-    def __init__(self) -> None:
-        small = [
+    def __init__(self, small: bool = True) -> None:
+        changes = [
             A.Affine(
                 scale=(0.9, 1.1),
                 translate_percent=0.05,
@@ -51,28 +92,29 @@ class Augmentation:
                 border_mode=cv2.BORDER_REFLECT_101,
                 p=0.5,
             ),
+            A.ElasticTransform(alpha=40, sigma=8, border_mode=cv2.BORDER_REFLECT_101, p=0.2),
             A.RandomBrightnessContrast(0.2, 0.2, p=0.5),
             A.HueSaturationValue(10, 20, 0, p=0.5),
             A.GaussianBlur(sigma_limit=(0.1, 1.0), p=0.1),
         ]
-        turns = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), A.RandomRotate90(p=0.5)]
-        self._sided = A.Compose(small)
-        self._free = A.Compose(turns + small)
+        self._small = A.Compose(changes if small else [])
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[np.uint8], report: str, seed: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Changes an image and its mask; the same seed makes the same change.
+        self, image: Image, mask: Image, report: str, seed: int
+    ) -> tuple[Image, Image, str]:
+        """Changes an image, its mask and its report; the same seed makes the same change.
 
         Args:
             image: [H, W, 3] in 0..255.
             mask: [H, W].
-            report: Decides which changes are allowed.
+            report: Decides which flips and turns are allowed, and is rewritten with them.
             seed: Of this draw alone, so that neither workers nor earlier draws matter.
         """
-        transform = self._sided if names_a_side(report) else self._free
+        rng = np.random.default_rng(seed)
+        choice = variants(report)
+        image, mask, report = turn(choice[rng.integers(len(choice))], image, mask, report)
         # Generators that the transforms share: set_random_seed would start each of them from the
         # same number, so that all are applied together or none is.
-        transform.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
-        changed = transform(image=image, mask=mask)
-        return changed["image"], changed["mask"]
+        self._small.set_random_state(rng, random.Random(seed))  # noqa: S311
+        changed = self._small(image=image, mask=mask)
+        return changed["image"], changed["mask"], report

@@ -1,5 +1,7 @@
-"""What is done with a network: training, testing, prediction."""
+"""What is done with a network: training, testing, prediction, pretraining."""
 
-from lcpdn_pl.tasks.base import SegmentationTask
+from lcpdn_pl.tasks.base import Task
+from lcpdn_pl.tasks.denoising import DenoisingTask
+from lcpdn_pl.tasks.segmentation import SegmentationTask
 
-__all__ = ["SegmentationTask"]
+__all__ = ["DenoisingTask", "SegmentationTask", "Task"]

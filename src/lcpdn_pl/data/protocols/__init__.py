@@ -53,6 +53,12 @@ import pandas as pd
 from lcpdn_pl.errors import DataError
 
 
+def protocol_names() -> list[str]:
+    """The protocols of this package, as `read_protocol` takes them."""
+    entries = (entry.name for entry in files(__name__).iterdir())
+    return sorted(name.removesuffix(".csv") for name in entries if name.endswith(".csv"))
+
+
 def read_protocol(name: str) -> pd.DataFrame:
     """Reads a protocol of this package.
 
@@ -65,12 +71,11 @@ def read_protocol(name: str) -> pd.DataFrame:
     Raises:
         DataError: There is no protocol of that name; those there are are listed.
     """
-    entries = [entry for entry in files(__name__).iterdir() if entry.name.endswith(".csv")]
-    known = {entry.name.removesuffix(".csv"): entry for entry in entries}
+    known = protocol_names()
     if name not in known:
         raise DataError(
-            f"protocol: expected one of {', '.join(sorted(known))}, found `{name}`. Choose one "
+            f"protocol: expected one of {', '.join(known)}, found `{name}`. Choose one "
             "of them, or `full` for all images."
         )
-    with known[name].open(encoding="utf-8") as lines:
+    with files(__name__).joinpath(f"{name}.csv").open(encoding="utf-8") as lines:
         return pd.read_csv(lines, dtype=str)

@@ -1,6 +1,7 @@
 """LCPDN: lightweight cross-text-vision prompting diffusion network."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,9 @@ from torch.nn import functional as F
 
 from lcpdn_pl.backbones.diffusion import DiffusionFeatures, create_denoiser
 from lcpdn_pl.backbones.image import create_image_encoder
+from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.backbones.text import create_text_encoder
+from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.lcpdn.fusion import LTFR, CrossAttention
 from lcpdn_pl.models.lcpdn.prompt import TextVisionPrompt
@@ -44,12 +47,20 @@ class LCPDN(Network):
         image_encoder: See :func:`lcpdn_pl.backbones.image.create_image_encoder`.
         text_encoder: See :func:`lcpdn_pl.backbones.text.create_text_encoder`.
         denoiser: See :func:`lcpdn_pl.backbones.diffusion.create_denoiser`.
+        denoiser_options: Options of a guided-diffusion checkpoint, as its scripts call them: they
+            are checked or, such as ``num_head_channels``, cannot be told from the file.
         blocks: Decoder blocks of the denoiser whose outputs are the features.
         steps: Timesteps at which the image is noised.
         noise_seed: Seed of the one noise that all images and steps share.
         step_batch: Timesteps that run in one batch; null runs all of them together.
         gradient_checkpointing: Trade time for memory on the prompt's way back through the
             denoiser.
+        channels_last: NHWC memory layout in the denoiser, for GPUs with tensor cores.
+        compile: Compile the denoiser with ``torch.compile``; needs a C++ compiler.
+        feature_cache: Folder that keeps the features of images that come again, for prompts that
+            are not trained (``cprfl`` or ``prompt_gradient`` false); null keeps none. Of the
+            augmentations only flips and quarter turns come again: ``data.augment: dihedral``.
+        feature_cache_limit: GiB that the folder may take.
         max_tokens: Longer reports are cut to this many tokens.
         cprfl: Prompt the denoiser; false leaves its plain time embedding.
         ltfr: Fuse with LTFR; false puts a standard cross-attention block in its place.
@@ -64,7 +75,7 @@ class LCPDN(Network):
 
     Raises:
         WeightsError: If a backbone cannot be loaded.
-        ConfigError: If blocks or steps are out of range.
+        ConfigError: If blocks or steps are out of range, or features that change would be cached.
     """
 
     def __init__(
@@ -72,11 +83,16 @@ class LCPDN(Network):
         image_encoder: str = "efficientnet-lite0",
         text_encoder: str = "minilm-l6",
         denoiser: str = "lcpdn-ddpm-small:random",
+        denoiser_options: dict[str, Any] | None = None,
         blocks: Sequence[int] = (6, 8, 12, 16),
         steps: Sequence[int] = (50, 150, 250),
         noise_seed: int = 0,
         step_batch: int | None = None,
         gradient_checkpointing: bool = False,
+        channels_last: bool = False,
+        compile: bool = False,
+        feature_cache: str | None = None,
+        feature_cache_limit: float = 20.0,
         max_tokens: int = 64,
         cprfl: bool = True,
         ltfr: bool = True,
@@ -88,7 +104,13 @@ class LCPDN(Network):
         head_widths: tuple[int, int] = (64, 32),
     ) -> None:
         super().__init__()
-        unet, pretrained = create_denoiser(denoiser)
+        if feature_cache and cprfl and prompt_gradient:
+            raise ConfigError(
+                f"feature_cache={feature_cache!r} keeps features that do not change, but the "
+                "prompt is trained and changes them. Set cprfl or prompt_gradient to false, or "
+                "leave feature_cache out."
+            )
+        unet, pretrained = create_denoiser(denoiser, denoiser_options)
         self.features = DiffusionFeatures(
             unet,
             blocks,
@@ -96,6 +118,9 @@ class LCPDN(Network):
             noise_seed=noise_seed,
             step_batch=step_batch,
             gradient_checkpointing=gradient_checkpointing,
+            channels_last=channels_last,
+            compile=compile,
+            store=FeatureStore(feature_cache, feature_cache_limit) if feature_cache else None,
             name=denoiser,
             pretrained=pretrained,
         )

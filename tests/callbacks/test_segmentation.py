@@ -1,27 +1,9 @@
-"""What a run leaves behind; the command-line tests look at whole runs."""
+"""What a segmentation run leaves behind; the command-line tests look at whole runs."""
 
-from pathlib import Path
-
-import pytest
 import torch
 
-from lcpdn_pl.callbacks import panels, write_whole
+from lcpdn_pl.callbacks.segmentation import panels
 from lcpdn_pl.data.dataset import Batch
-
-
-def test_write_whole_leaves_the_old_file_when_writing_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "deep" / "table.csv"
-    write_whole(path, "old")
-
-    def fail(_path: Path, _content: bytes) -> int:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(path, "new")
-    assert path.read_text() == "old"
 
 
 def test_panels_bring_masks_to_the_image_and_know_when_there_is_none() -> None:

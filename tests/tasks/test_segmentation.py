@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lcpdn_pl.backbones.base import FrozenBackbone
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.errors import CheckpointError
+from lcpdn_pl.models import LCPDN
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.tasks import SegmentationTask
 
@@ -29,6 +30,15 @@ class Bright(Network):
     def forward(self, image: Tensor, text: Any) -> Tensor:  # noqa: ARG002 - reads no report
         score = self.scale * image[:, 0]
         return torch.stack([-score, score], dim=1)
+
+
+def test_task_names_its_network_and_says_what_is_trained(tiny_network: dict[str, Any]) -> None:
+    assert SegmentationTask(LCPDN(**tiny_network)).method == "lcpdn"
+    described = SegmentationTask(Bright()).describe()
+    assert list(described) == ["network", "  backbone", "parameters"]
+    assert described["network"] == "Bright"
+    assert described["  backbone"].startswith("stub, ")
+    assert described["parameters"] == "1 trainable, 12 frozen"
 
 
 def test_optimizer_gets_trainable_parameters_alone() -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: configuration, pictures, tables and masks."""
+"""What a segmentation run leaves behind: pictures, tables and masks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,69 +9,17 @@ import lightning
 import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback
-from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lcpdn_pl.callbacks.files import save_figure, write_whole
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.data.masks import resize_mask
 from lcpdn_pl.metrics import IGNORE
 from lcpdn_pl.plotting import Panel, overlay_sheet
-from lcpdn_pl.tasks.base import RULES, SegmentationTask
-
-CONFIG = "config.yaml"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(path)
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes the configuration of a fit into its run folder, from where a test restores it."""
-
-    def save_config(
-        self, trainer: lightning.Trainer, _pl_module: lightning.LightningModule, stage: str
-    ) -> None:
-        """Called by Lightning at the start of a run, on the first process."""
-        if stage == "fit":
-            content = self.parser.dump(self.config, skip_none=False)
-            write_whole(Path(trainer.default_root_dir, CONFIG), content)
-
-
-class RunSummary(Callback):
-    """Prints what is about to run: data, backbones, trainable and frozen parameters."""
-
-    def setup(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        stage: str,
-    ) -> None:
-        """Called by Lightning once data and network stand."""
-        if not trainer.is_global_zero or not isinstance(pl_module, SegmentationTask):
-            return
-        trainable, frozen = pl_module.network.count_parameters()
-        table = Table(
-            title=f"lcpdn {TrainerFn(stage).value}", show_header=False, title_justify="left"
-        )
-        samples = trainer.datamodule.samples  # type: ignore[attr-defined]
-        counts = samples["split"].value_counts(sort=False)
-        listed = ", ".join(f"{count} {split}" for split, count in counts.items())
-        table.add_row("data", f"{trainer.datamodule.name}: {listed}")  # type: ignore[attr-defined]
-        table.add_row("network", type(pl_module.network).__name__)
-        for name, description in pl_module.network.describe_backbones().items():
-            table.add_row(f"  {name}", description)
-        table.add_row("parameters", f"{trainable:,} trainable, {frozen:,} frozen")
-        table.add_row("run folder", str(trainer.default_root_dir))
-        Console().print(table)
+from lcpdn_pl.tasks.segmentation import RULES, SegmentationTask
 
 
 class OverlaySheets(Callback):
@@ -90,13 +38,15 @@ class OverlaySheets(Callback):
     def on_validation_batch_end(
         self,
         trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,  # noqa: ARG002 - Lightning's signature
+        pl_module: lightning.LightningModule,
         outputs: Any,
         batch: Batch,
-        batch_idx: int,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002 - Lightning's signature
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
         """Keeps the first images of an epoch whose sheet is due."""
+        if not isinstance(pl_module, SegmentationTask):
+            return
         epoch = trainer.current_epoch + 1
         due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
         if due and not trainer.sanity_checking:
@@ -227,13 +177,6 @@ def panels(batch: Batch, logits: Tensor) -> list[Panel]:
             )
         )
     return result
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=130, format="png")
-    partial.replace(path)
 
 
 def _predict_folder(trainer: lightning.Trainer) -> Path:

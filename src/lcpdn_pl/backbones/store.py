@@ -1,0 +1,130 @@
+"""Features of fixed images, kept on disk and read through memory maps."""
+
+import logging
+import os
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+_SUFFIX = ".safetensors"
+_STALE_PARTIAL = 3600.0  # seconds after which a half-written file has no writer any more
+
+
+class FeatureStore:
+    """A folder with one file of feature maps an entry.
+
+    Any number of processes may share it: an entry appears whole or not at all, and whoever finds
+    none computes it. An entry that is torn, or is not what its writer wrote, counts as none; its
+    checksum is verified when a process first reads it. Where the limit is reached, entries that no
+    process has used since this one started give way, the longest unused first; if that is not
+    enough, new entries are not stored, since cycling over more images than fit would otherwise
+    throw each of them out just before its turn.
+
+    Args:
+        folder: Where the entries lie; made if need be.
+        limit: GiB that all entries together may take.
+
+    Attributes:
+        hits: Entries read so far.
+        misses: Entries asked for in vain so far.
+    """
+
+    def __init__(self, folder: str | Path, limit: float = 20.0) -> None:
+        self.folder = Path(folder)
+        self.limit = int(limit * 2**30)
+        self.hits = 0
+        self.misses = 0
+        self._started = time.time()
+        self._verified: set[str] = set()
+        self._full = False
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def read(self, key: str) -> list[Tensor] | None:
+        """The feature maps of an entry, memory-mapped and read-only by contract.
+
+        Returns:
+            ``None`` if there is no such entry, or none that can be trusted.
+        """
+        path = self._path(key)
+        try:
+            maps, checksum = _load(path)
+            if key not in self._verified and checksum != _checksum(maps):
+                raise SafetensorError("checksum differs")  # noqa: TRY301 - as a torn file would
+            os.utime(path)
+        except FileNotFoundError:
+            self.misses += 1
+            return None
+        except (SafetensorError, OSError) as error:
+            log.warning("Cached features %s are torn (%s); computing them again.", path, error)
+            path.unlink(missing_ok=True)
+            self.misses += 1
+            return None
+        self._verified.add(key)
+        self.hits += 1
+        return maps
+
+    def write(self, key: str, maps: Sequence[Tensor]) -> None:
+        """Stores an entry, unless there is no room for it or it cannot be written."""
+        tensors = {str(i): m.detach().cpu().contiguous() for i, m in enumerate(maps)}
+        content = save(tensors, {"checksum": _checksum(list(tensors.values()))})
+        if not self._make_room(len(content)):
+            return
+        partial = self.folder / f".{key}.{os.getpid()}.partial"
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # so that no crash leaves a renamed but empty file
+            partial.replace(self._path(key))
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            log.warning("Features could not be cached in %s: %s", self.folder, error)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"
+
+    def _make_room(self, size: int) -> bool:
+        entries = []
+        for entry in os.scandir(self.folder):
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # another process was faster
+                continue
+            entries.append((status.st_mtime, status.st_size, Path(entry.path)))
+        total = size + sum(length for _, length, _ in entries)
+        now = time.time()
+        for used, length, path in sorted(entries):
+            abandoned = path.suffix != _SUFFIX and now - used > _STALE_PARTIAL
+            if abandoned or (total > self.limit and used < self._started):
+                path.unlink(missing_ok=True)
+                total -= length
+        if total > self.limit and not self._full:
+            self._full = True
+            log.warning(
+                "The feature cache %s is full (%.1f GiB); further features are computed each time. "
+                "Raise its limit or empty the folder.",
+                self.folder,
+                self.limit / 2**30,
+            )
+        return total <= self.limit
+
+
+def _load(path: Path) -> tuple[list[Tensor], str | None]:
+    with safe_open(path, framework="pt") as file:
+        maps = [file.get_tensor(str(index)) for index in range(len(file.keys()))]
+        return maps, (file.metadata() or {}).get("checksum")
+
+
+def _checksum(maps: Sequence[Tensor]) -> str:
+    value = 0
+    for tensor in maps:
+        value = zlib.crc32(tensor.view(torch.uint8).numpy().data, value)
+    return f"{value:08x}"

@@ -1,0 +1,15 @@
+"""What a run leaves behind."""
+
+from lcpdn_pl.callbacks.pretraining import PretrainingReport
+from lcpdn_pl.callbacks.run import CONFIG, RunSummary, SaveConfig
+from lcpdn_pl.callbacks.segmentation import OverlaySheets, PredictionWriter, TestReport
+
+__all__ = [
+    "CONFIG",
+    "OverlaySheets",
+    "PredictionWriter",
+    "PretrainingReport",
+    "RunSummary",
+    "SaveConfig",
+    "TestReport",
+]

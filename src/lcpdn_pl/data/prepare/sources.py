@@ -1,0 +1,75 @@
+"""What a download consists of: the files of a folder, and of the archives that lie in it."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from lcpdn_pl.data.lvit import is_litter
+from lcpdn_pl.data.prepare.archives import SUFFIXES, archive_stem, is_archive, unpack
+from lcpdn_pl.errors import DataError
+
+_MOST_NESTED = 3  # MoNuSeg is handed out as an archive of archives
+
+
+class File(NamedTuple):
+    """A file of the source."""
+
+    path: Path
+    inside: PurePath
+    """Its place in the source: the folders and archives that it lies in, and its name."""
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_files(source: Path, scratch: Path) -> list[File]:
+    """Lists the files of a source, after unpacking its archives.
+
+    Hidden files and what file managers leave behind are left out. Linked folders are followed, each
+    folder once.
+
+    Args:
+        source: A folder as downloaded, with or without archives in it, or an archive.
+        scratch: Folder in which archives are unpacked, each under its checksum. It may hold what an
+            earlier, broken attempt unpacked.
+
+    Returns:
+        Files in the order of their names.
+
+    Raises:
+        DataError: The source is neither, cannot be read, or an archive is refused.
+    """
+    if not (source.is_dir() or (source.is_file() and is_archive(source))):
+        found = "another file" if source.is_file() else "no such file or folder"
+        raise DataError(
+            f"{source}: expected a folder or an archive ({', '.join(SUFFIXES)}), found {found}. "
+            "Correct the path, or unpack the file and give the folder."
+        )
+    try:
+        return list(_files(source, PurePath(), scratch, set(), 0))
+    except OSError as error:
+        raise DataError(
+            f"{source}: expected files that can be read, found: {error}. Correct the permissions."
+        ) from error
+
+
+def _files(
+    path: Path, inside: PurePath, scratch: Path, seen: set[Path], depth: int
+) -> Iterator[File]:
+    if path.is_dir():
+        real = path.resolve()
+        if real not in seen:
+            seen.add(real)
+            for entry in sorted(path.iterdir()):
+                if not is_litter(entry.name):
+                    yield from _files(entry, inside / entry.name, scratch, seen, depth)
+    elif is_archive(path) and depth < _MOST_NESTED:
+        folder = scratch / sha256(path)
+        unpack(path, folder)
+        yield from _files(folder, inside.parent / archive_stem(path.name), scratch, seen, depth + 1)
+    else:
+        yield File(path, inside)

@@ -1,0 +1,176 @@
+"""Report tables: one line of text for each image, from a spreadsheet, a CSV or a JSON file."""
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
+
+import pandas as pd
+
+from lcpdn_pl.data.problems import Problems, listing
+from lcpdn_pl.errors import DataError
+
+_NAME_COLUMNS = ("image",)
+_TEXT_COLUMNS = ("description", "text")
+_SOURCE_COLUMN = "source"
+
+
+class Report(NamedTuple):
+    """A row of a report table."""
+
+    text: str
+    source: str
+    """What the column `source` says, `mask` for what was made from the mask; "" for nothing."""
+
+
+def _csv_cells(path: Path) -> list[list[str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            return list(csv.reader(lines, strict=True))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: expected UTF-8 text, found bytes of another encoding ({error}). Save the "
+            "table as `CSV UTF-8`."
+        ) from error
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: expected comma-separated values, found a broken line ({error}). Put a text "
+            "that holds commas between double quotes."
+        ) from error
+
+
+def _sheet_cells(path: Path) -> list[list[str]]:
+    try:
+        sheet = pd.read_excel(path, header=None, dtype=str, na_filter=False, engine="openpyxl")
+    except (BadZipFile, KeyError, ValueError, OSError) as error:
+        raise DataError(
+            f"{path}: expected an .xlsx spreadsheet, found an unreadable file ({error}). Save the "
+            "table again as .xlsx or as .csv."
+        ) from error
+    return [list(row) for row in sheet.itertuples(index=False)]
+
+
+def _json_cells(path: Path) -> list[list[str]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: expected JSON as UTF-8 text, found a broken file ({error}). Export it again."
+        ) from error
+    if isinstance(content, dict) and all(isinstance(text, str) for text in content.values()):
+        return [["Image", "Description"], *([name, text] for name, text in content.items())]
+    if isinstance(content, list) and all(isinstance(row, dict) for row in content):
+        titles = list(dict.fromkeys(title for row in content for title in row))
+        cells = [[row.get(title) for title in titles] for row in content]
+        return [titles, *([("" if c is None else str(c)) for c in row] for row in cells)]
+    raise DataError(
+        f'{path}: expected {{"NAME": "REPORT", ...}} or [{{"Image": "NAME", "Description": '
+        '"REPORT"}, ...], found JSON of another shape. Bring it into one of these.'
+    )
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object's pairs; the parser alone would keep the last of two."""
+    if len(names := dict(pairs)) < len(pairs):
+        twice = {name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])}
+        raise ValueError(f"names that are there twice: {listing(sorted(twice))}")
+    return names
+
+
+def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Reads a table as text: nothing is taken for a number, a date or a missing value.
+
+    Cells lose the spaces around them. The wholly empty rows and columns that spreadsheets leave
+    behind a table are dropped.
+
+    Args:
+        path: A .csv file (UTF-8, with or without byte order mark), an .xlsx file, of which the
+            first sheet is read, or a .json file: one object of reports by name, or a list of
+            objects whose keys are the header.
+
+    Returns:
+        The header's cells, and the rows below it with one cell for each cell of the header.
+
+    Raises:
+        DataError: The file is missing, unreadable, not UTF-8, of another kind, or has rows with
+            more cells than its header.
+    """
+    readers = {".csv": _csv_cells, ".xlsx": _sheet_cells, ".json": _json_cells}
+    if path.suffix.lower() not in readers:
+        raise DataError(
+            f"{path}: expected a .csv, .xlsx or .json table, found `{path.suffix}`. Convert it."
+        )
+    if not path.is_file():
+        raise DataError(f"{path}: expected a table, found no such file. Correct the path.")
+    rows = [[cell.strip() for cell in row] for row in readers[path.suffix.lower()](path)]
+    while rows and not any(rows[-1]):
+        rows.pop()
+    header = rows.pop(0) if rows else []
+    while header and not header[-1]:
+        header.pop()
+    width = len(header)
+    if long := [str(row) for row, cells in enumerate(rows, start=2) if any(cells[width:])]:
+        raise DataError(
+            f"{path}: expected {width} cells in each row, as in its header, found more in "
+            f"row {listing(long)}. Put a text that holds commas between double quotes."
+        )
+    return header, [(cells + [""] * width)[:width] for cells in rows]
+
+
+def _column(path: Path, header: list[str], names: tuple[str, ...]) -> int:
+    found = [place for place, title in enumerate(header) if title.lower() in names]
+    if len(found) != 1:
+        raise DataError(
+            f"{path}: expected one column `{'` or `'.join(name.title() for name in names)}`, found "
+            f"the columns {header}. Rename them in the table's first row."
+        )
+    return found[0]
+
+
+def read_reports(path: Path) -> dict[str, Report]:
+    """Reads a report table: a column `Image`, and a column `Description` or `Text`.
+
+    Upper or lower case and spaces around titles, names and texts make no difference. A column
+    `source` says where a report comes from; further columns are allowed and not read.
+
+    Args:
+        path: The .xlsx, .csv or .json file; see `read_cells`.
+
+    Returns:
+        Report by name, as the `Image` column spells it, in the table's order.
+
+    Raises:
+        DataError: The file cannot be read as a table, a column is missing or there twice, a cell
+            is empty, or a name is there twice. All rows concerned are listed.
+    """
+    header, rows = read_cells(path)
+    name_at, text_at = _column(path, header, _NAME_COLUMNS), _column(path, header, _TEXT_COLUMNS)
+    stated = _SOURCE_COLUMN in map(str.lower, header)
+    source_at = _column(path, header, (_SOURCE_COLUMN,)) if stated else None
+    problems = Problems()
+    places: dict[str, list[int]] = defaultdict(list)
+    # Counted as a spreadsheet does: the header is row 1.
+    for place, cells in enumerate(rows, start=2):
+        for column in (name_at, text_at):
+            if not cells[column]:
+                problems.add("empty cells", f"row {place}, column {header[column]}")
+        if cells[name_at]:
+            places[cells[name_at]].append(place)
+    for name, at in places.items():
+        if len(at) > 1:
+            problems.add("duplicate names", f"{name} (rows {', '.join(map(str, at))})")
+    problems.raise_any(
+        f"{path}: expected a name and a report in each row, each name once",
+        "Fill the cells, delete the rows that are too many, and try again.",
+    )
+    return {
+        cells[name_at]: Report(cells[text_at], "" if source_at is None else cells[source_at])
+        for cells in rows
+    }
+
+
+def read_report_table(path: Path) -> dict[str, str]:
+    """The texts alone of `read_reports`."""
+    return {name: report.text for name, report in read_reports(path).items()}

@@ -1,0 +1,211 @@
+"""The LightningModule that trains, tests and applies any segmentation network."""
+
+from typing import Any
+
+import torch
+from jsonargparse import lazy_instance  # type: ignore[attr-defined]
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcpdn_pl.backbones.base import frozen_backbones
+from lcpdn_pl.data.dataset import Batch
+from lcpdn_pl.data.masks import resize_mask
+from lcpdn_pl.errors import CheckpointError
+from lcpdn_pl.losses import DiceCELoss, SegmentationLoss
+from lcpdn_pl.metrics import SegmentationScore, dice_iou, image_counts
+from lcpdn_pl.models import NETWORKS, Network
+from lcpdn_pl.tasks.base import Task
+
+RULES = ("compat", "native")
+"""Mask rules that a test scores by, see :func:`lcpdn_pl.data.masks.resize_mask`."""
+
+
+class SegmentationTask(Task):
+    """Trains a network on images, masks and reports.
+
+    Validation scores masks at the training size by the data's own rule. A test scores every
+    image by both mask rules: ``compat`` at the network's size, ``native`` with the probability
+    brought back to the mask's own size.
+
+    Args:
+        network: The network to train.
+        loss: Returns its terms by name, the total as ``loss``.
+        optimizer: Gets the trainable parameters alone.
+        lr_scheduler: Stepped once an epoch; null keeps the rate.
+        empty_score: Dice and IoU of an image without foreground for which none is predicted.
+    """
+
+    monitor = "val/dice"
+    monitor_mode = "max"
+
+    def __init__(
+        self,
+        network: Network,
+        loss: SegmentationLoss = lazy_instance(DiceCELoss),  # noqa: B008 - shown by --help
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        empty_score: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.empty_score = empty_score
+        self.scores = nn.ModuleDict(
+            {f"{name}_score": SegmentationScore(empty_score) for name in ("train", "val", *RULES)}
+        )
+
+    @property
+    def method(self) -> str:
+        """The network's name in :data:`lcpdn_pl.models.NETWORKS`."""
+        return next(name for name, kind in NETWORKS.items() if kind is type(self.network))
+
+    def describe(self) -> dict[str, str]:
+        """See :meth:`Task.describe`."""
+        trainable, frozen = self.network.count_parameters()
+        backbones = self.network.describe_backbones().items()
+        return {
+            "network": type(self.network).__name__,
+            **{f"  {name}": description for name, description in backbones},
+            "parameters": f"{trainable:,} trainable, {frozen:,} frozen",
+        }
+
+    def forward(self, image: Tensor, text: list[str]) -> Tensor:
+        """Logits [B, 2, H, W]; see :meth:`lcpdn_pl.models.base.Network.forward`."""
+        logits: Tensor = self.network(image, text)
+        return logits
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimizer over what is trained, and its schedule."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
+
+    def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
+        """One step; logs each term of the loss and the learning rate."""
+        optimizer = self.optimizers()
+        self.log("lr", optimizer.param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
+        _, loss = self._step("train", batch)
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def validation_step(self, batch: Batch, _batch_index: int) -> Tensor:
+        """Scores a batch; returns its logits for the callbacks."""
+        logits, _ = self._step("val", batch)
+        return logits
+
+    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = self(batch["image"], batch["text"])
+        terms = self.loss(logits, batch["mask"])
+        self._score(stage).update(logits, batch["mask"])
+        self.log_dict(
+            {f"{stage}/{name}": value.detach() for name, value in terms.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(batch["name"]),
+        )
+        return logits, terms["loss"]
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the training scores."""
+        self._log_scores("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation scores, of which ``val/dice`` chooses the checkpoint."""
+        self._log_scores("val")
+
+    def test_step(self, batch: Batch, _batch_index: int) -> dict[str, Any]:
+        """Scores one image by both rules.
+
+        Returns:
+            ``logits`` at the network's size, and the image's row of the results: ``name`` and,
+            for each rule, Dice and IoU.
+        """
+        logits = self(batch["image"], batch["text"])
+        row: dict[str, Any] = {"name": batch["name"][0]}
+        for rule in RULES:
+            prediction, target = _by_rule(rule, logits, batch["mask"])
+            self._score(rule).update(prediction, target)
+            dice, iou = dice_iou(*image_counts(prediction, target), self.empty_score)
+            row |= {f"{rule}/dice": dice.item(), f"{rule}/iou": iou.item()}
+        return {"logits": logits, "row": row}
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test scores by both rules."""
+        for rule in RULES:
+            self._log_scores(f"test/{rule}")
+
+    def predict_step(self, batch: Batch, _batch_index: int) -> Tensor:
+        """Foreground probability [1, H, W] at the image's own size."""
+        logits = self(batch["image"], batch["text"])
+        return _resize_logits(logits, batch["mask"]).softmax(dim=1)[:, 1]
+
+    def _score(self, name: str) -> SegmentationScore:
+        score = self.scores[f"{name}_score"]
+        assert isinstance(score, SegmentationScore)  # noqa: S101 - what the ModuleDict holds
+        return score
+
+    def _log_scores(self, stage: str) -> None:
+        score = self._score(stage.removeprefix("test/"))
+        for name, value in score.compute().items():
+            shown = stage == "val" and name == "dice"
+            self.log(f"{stage}/{name}", value, prog_bar=shown)  # type: ignore[arg-type]
+        score.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves the frozen weights out, and notes whose they were."""
+        frozen = self._frozen_keys()
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k not in frozen}
+        checkpoint["backbones"] = self._fingerprints()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Puts the frozen weights back in, once it is sure that they are the same.
+
+        Raises:
+            CheckpointError: If a backbone differs, or weights are missing or surplus.
+        """
+        found, expected = checkpoint.get("backbones", {}), self._fingerprints()
+        if found != expected:
+            raise CheckpointError(
+                "The checkpoint was trained on other backbones than the configuration builds: "
+                f"expected {expected}, found {found}. Use the configuration of the run."
+            )
+        frozen = self._frozen_keys()
+        state = self.state_dict()
+        trained = state.keys() - frozen
+        stored = checkpoint["state_dict"].keys()
+        if stored != trained:
+            raise CheckpointError(
+                "The checkpoint does not fit the network: missing "
+                f"{sorted(trained - stored) or 'nothing'}, surplus "
+                f"{sorted(stored - trained) or 'nothing'}. Use the configuration of the run."
+            )
+        checkpoint["state_dict"] |= {key: state[key] for key in frozen}
+
+    def _frozen_keys(self) -> set[str]:
+        prefixes = tuple(f"network.{name}." for name in frozen_backbones(self.network))
+        return {key for key in self.state_dict() if key.startswith(prefixes)}
+
+    def _fingerprints(self) -> dict[str, str]:
+        return {
+            name: f"{backbone.describe()} ({backbone.fingerprint()})"
+            for name, backbone in frozen_backbones(self.network).items()
+        }
+
+
+def _resize_logits(logits: Tensor, mask: Tensor) -> Tensor:
+    return F.interpolate(logits.float(), mask.shape[-2:], mode="bilinear")
+
+
+def _by_rule(rule: str, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Prediction and target of one image [1, ...] at the size that a mask rule scores at."""
+    if rule == "native":
+        return _resize_logits(logits, mask), mask
+    height, width = logits.shape[-2:]
+    resized = resize_mask(mask[0].byte().cpu().numpy(), (height, width), "compat")
+    return logits, torch.from_numpy(resized).long().unsqueeze(0).to(mask.device)
