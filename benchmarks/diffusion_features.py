@@ -5,7 +5,10 @@ block's output, and selects afterwards. Ours is ``DiffusionFeatures``. Each case
 own with the same weights and image, so that its peak memory is its own; the outputs are compared.
 
     python benchmarks/diffusion_features.py lcpdn-ddpm-small
-    python benchmarks/diffusion_features.py adm256 --ways plain ours --passes forward
+    python benchmarks/diffusion_features.py benchmarks/adm256.json --passes forward
+
+``adm256.json`` is the architecture of guided-diffusion's ``256x256_diffusion_uncond.pt`` with its
+552,814,086 parameters, here with random weights.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -26,32 +30,18 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcpdn_pl.backbones.diffusion import DiffusionFeatures, alpha_bar, create_denoiser
-from lcpdn_pl.backbones.weights import random_unet
 
 STEPS = (50, 150, 250)
 BLOCKS = ((4, 6, 8, 12), (6, 8, 12, 16))
-# The architecture of guided-diffusion's 256x256_diffusion_uncond.pt.
-ADM256 = {
-    "in_channels": 3,
-    "out_channels": 6,
-    "block_out_channels": [256, 256, 512, 512, 1024, 1024],
-    "layers_per_block": 2,
-    "down_block_types": ["ResnetDownsampleBlock2D"] * 3 + ["AttnDownBlock2D"] * 3,
-    "up_block_types": ["AttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"] * 3,
-    "resnet_time_scale_shift": "scale_shift",
-    "upsample_type": "resnet",
-    "downsample_type": "resnet",
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "attention_head_dim": 64,
-    "attn_norm_num_groups": 32,
+# Options of DiffusionFeatures for each way but the plain one.
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "ours": {},
+    "ours, checkpointed": {"gradient_checkpointing": True},
+    "ours, checkpointed, step by step": {"gradient_checkpointing": True, "step_batch": 1},
+    "ours, channels last": {"channels_last": True},
+    "ours, compiled": {"compile": True},
 }
-
-
-def build(name: str) -> UNet2DModel:
-    """The denoiser that is measured."""
-    unet = random_unet(ADM256, 0) if name == "adm256" else create_denoiser(name)[0]
-    return unet.eval().requires_grad_(False)
 
 
 def plain(
@@ -95,7 +85,7 @@ def memory(field: str) -> float:
 def measure(case: argparse.Namespace) -> dict[str, float]:
     """Runs one case in this process."""
     torch.manual_seed(0)
-    unet = build(case.denoiser)
+    unet = create_denoiser(case.denoiser)[0].eval().requires_grad_(False)
     image = torch.rand(1, 3, case.size, case.size) * 2 - 1
     width = unet.time_embedding.linear_2.out_features
     prompt = 0.1 * torch.randn(1, width) if case.direction == "backward" else None
@@ -104,15 +94,7 @@ def measure(case: argparse.Namespace) -> dict[str, float]:
     if case.way == "plain":
         run = lambda: plain(unet, blocks, image, prompt)  # noqa: E731
     else:
-        features = DiffusionFeatures(
-            unet,
-            blocks,
-            STEPS,
-            step_batch=case.step_batch,
-            gradient_checkpointing=case.way == "ours, checkpointed",
-            channels_last=case.way == "ours, channels last",
-            compile=case.way == "ours, compiled",
-        )
+        features = DiffusionFeatures(unet, blocks, STEPS, **WAYS[case.way])
         del unet
         run = lambda: features(image, prompt)  # noqa: E731
 
@@ -168,12 +150,11 @@ def machine_peak() -> float:
 def main() -> None:
     """Measures every case and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("denoiser", help="adm256, or as the option `denoiser` takes them")
+    parser.add_argument("denoiser", help="as the option `denoiser` takes them")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cold", dest="warm", action="store_false", help="no warm-up pass")
-    parser.add_argument("--step_batch", type=int, help="timesteps in one batch")
-    parser.add_argument("--ways", nargs="+", default=["plain", "ours", "ours, checkpointed"])
+    parser.add_argument("--ways", nargs="+", default=[*WAYS][:4], choices=WAYS)
     parser.add_argument("--passes", nargs="+", default=["forward", "backward"])
     parser.add_argument("--no_flops", dest="count_flops", action="store_false")
     parser.add_argument("--way", help=argparse.SUPPRESS)
@@ -193,7 +174,7 @@ def main() -> None:
                 reference: dict[str, Tensor] = {}
                 base: dict[str, float] = {}
                 for way in options.ways:
-                    if way == "ours, checkpointed" and direction == "forward":
+                    if "checkpointed" in way and direction == "forward":
                         continue
                     file = Path(folder, "outputs.safetensors")
                     case = [f"--way={way}", f"--direction={direction}", f"--blocks={blocks}"]

@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_flatten
 
 import lcpdn_pl
 from lcpdn_pl.backbones.diffusion import create_denoiser
-from lcpdn_pl.callbacks import PretrainingReport
 from lcpdn_pl.cli import _precision, main
 from lcpdn_pl.tasks import DenoisingTask
 from tests.conftest import TreeMaker, write_images
@@ -56,13 +55,13 @@ def pretrain(tiny_denoiser: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """Arguments of a pretraining on 20 images; runs go to an empty working directory."""
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "photos", 20)
-    # The command line adds this callback with its defaults: draw 2 small samples, not 16 large.
-    monkeypatch.setattr(PretrainingReport.__init__, "__defaults__", (5, 2, 16))
     return [
         "fit",
         "--config",
         str(TINY_PRETRAIN),
         f"--model.denoiser={tiny_denoiser}",
+        "--pretraining_report.samples=2",
+        "--pretraining_report.side=16",
         "--data.sources=[{path: photos, turns: true}]",
     ]
 

@@ -28,7 +28,7 @@ from lcpdn_pl.callbacks import (
     SaveConfig,
     TestReport,
 )
-from lcpdn_pl.commands import COMMANDS
+from lcpdn_pl.commands import COMMANDS, CommandParser
 from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, LCPDNError
 from lcpdn_pl.tasks import SegmentationTask, Task
@@ -43,7 +43,7 @@ FREE_MODEL = {
     "feature_cache",
     "feature_cache_limit",
 }
-FREE_DATA = {"root", "batch_size", "num_workers", "test_reports"}
+FREE_DATA = {"root", "batch_size", "num_workers", "memory", "test_reports"}
 
 # Remarks of libraries about things that are so on purpose, or that only their authors can mend.
 _REMARKS = (
@@ -75,13 +75,7 @@ class LCPDNCLI(LightningCLI):
             trainer_defaults={
                 "precision": None,
                 "enable_model_summary": False,  # RunSummary says more
-                "callbacks": [
-                    RunSummary(),
-                    OverlaySheets(),
-                    TestReport(),
-                    PredictionWriter(),
-                    PretrainingReport(),
-                ],
+                "callbacks": [RunSummary()],
             },
             seed_everything_default=0,
             parser_kwargs={
@@ -94,6 +88,13 @@ class LCPDNCLI(LightningCLI):
             auto_configure_optimizers=False,
             args=list(args),
         )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what a run leaves behind, each with a section of its own in the configuration."""
+        parser.add_lightning_class_args(OverlaySheets, "overlay_sheets")
+        parser.add_lightning_class_args(TestReport, "test_report")
+        parser.add_lightning_class_args(PredictionWriter, "prediction_writer")
+        parser.add_lightning_class_args(PretrainingReport, "pretraining_report")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments on top of the configuration of the checkpoint's run."""
@@ -232,7 +233,13 @@ def _quieten() -> None:
 
 def _run_command(name: str, *args: str) -> None:
     """Runs a plain command; its function's signature and docstring are its interface and help."""
-    auto_cli(COMMANDS[name], args=list(args), prog=f"lcpdn {name}", as_positional=True)
+    auto_cli(
+        COMMANDS[name],
+        args=list(args),
+        prog=f"lcpdn {name}",
+        as_positional=True,
+        parser_class=CommandParser,
+    )
 
 
 def _message(error: BaseException | None) -> str | None:

@@ -1,6 +1,7 @@
 """Where embedded weights lie: registry packages and this package's own folder."""
 
 import copy
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,9 @@ def save_denoiser(unet: UNet2DModel, folder: Path, documents: Mapping[str, str |
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as partial:
         whole = Path(partial, folder.name)
         copy.deepcopy(unet).half().save_pretrained(whole)
+        config = json.loads((whole / "config.json").read_text())
+        config.pop("_name_or_path", None)  # where this machine had the weights that it started from
+        (whole / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         for name, content in documents.items():
             (whole / name).write_bytes(content.encode() if isinstance(content, str) else content)
         before = Path(partial, "before")

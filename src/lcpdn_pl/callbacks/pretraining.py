@@ -42,6 +42,7 @@ class PretrainingReport(Callback):
         self._curve: list[dict[str, float]] = []
         self._seconds = 0.0
         self._since = 0.0
+        self._exported = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Curve and time, kept in checkpoints."""
@@ -74,10 +75,7 @@ class PretrainingReport(Callback):
             if name.startswith("val/")
         }
         self._curve.append({"step": trainer.global_step, "hours": self._seconds / 3600} | losses)
-        epoch = trainer.current_epoch + 1
-        if trainer.is_global_zero and (
-            epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-        ):
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._export(trainer, pl_module)
 
     def on_validation_end(self, *_: object) -> None:
@@ -85,9 +83,13 @@ class PretrainingReport(Callback):
         self._since = time.perf_counter()
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Says where the denoiser is and how to use it."""
-        folder = Path(trainer.default_root_dir, FOLDER)
-        if isinstance(pl_module, DenoisingTask) and trainer.is_global_zero and folder.exists():
+        """Exports what came after the last export, and says where it is and how to use it."""
+        if not isinstance(pl_module, DenoisingTask) or not self._curve:
+            return
+        if self._exported < trainer.global_step:
+            self._export(trainer, pl_module)
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir, FOLDER)
             Console().print(f"Denoiser: {folder}", soft_wrap=True)
             Console().print(
                 f"Use it with: lcpdn fit --config configs/monuseg.yaml "
@@ -96,8 +98,10 @@ class PretrainingReport(Callback):
             )
 
     def _export(self, trainer: lightning.Trainer, task: DenoisingTask) -> None:
+        step = self._exported = trainer.global_step
+        if not trainer.is_global_zero:
+            return
         pool = trainer.datamodule  # type: ignore[attr-defined]
-        step = trainer.global_step
         samples = image_grid(task.sample(self.samples, self.side), f"samples after {step} steps")
         curve = pd.DataFrame(self._curve)
         curves = loss_curves(curve)

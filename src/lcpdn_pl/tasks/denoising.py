@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class DenoisingTask(Task):
 
     Raises:
         WeightsError: If the denoiser cannot be made.
-        ConfigError: If it does not predict the noise alone.
+        ConfigError: If it does not predict the noise, and from nothing but image and timestep.
     """
 
     monitor = "val/loss"
@@ -59,7 +60,10 @@ class DenoisingTask(Task):
                 f"{unet.config.out_channels}; expected as many out as in, the predicted noise. "
                 "Denoisers with a learned variance cannot be trained here."
             )
+        if unet.class_embedding is not None:
+            raise ConfigError(f"{denoiser} is conditioned on classes, which a pool does not have.")
         self.patch = math.isqrt(unet.config.in_channels // 3)
+        self.divisor = self.patch * 2 ** (len(unet.config.block_out_channels) - 1)
         self.unet = unet.requires_grad_(True).train()
         self.ema = AveragedModel(self.unet, avg_fn=_Average(ema_decay)).requires_grad_(False)
         self.optimizer = optimizer
@@ -100,8 +104,9 @@ class DenoisingTask(Task):
         self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
         return loss
 
-    def on_train_batch_end(self, *_: object) -> None:
-        """Moves the average."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Moves the average along with the weights."""
+        super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self.unet)
 
     def validation_step(self, image: Tensor, batch_index: int) -> None:
@@ -133,7 +138,15 @@ class DenoisingTask(Task):
 
         Returns:
             [B].
+
+        Raises:
+            ConfigError: If the image's sides do not suit the denoiser.
         """
+        if any(side % self.divisor for side in image.shape[-2:]):
+            raise ConfigError(
+                f"{image.shape[-2]} x {image.shape[-1]} pixels do not suit {self.denoiser}: sides "
+                f"must be multiples of {self.divisor}. Change data.crops and data.held_out_side."
+            )
         noise = torch.randn(image.shape, generator=generator).to(image)
         rate = self.abar[timestep].view(-1, 1, 1, 1)
         noised = rate.sqrt() * image + (1 - rate).sqrt() * noise

@@ -60,8 +60,9 @@ class SegmentationTask(Task):
 
     @property
     def method(self) -> str:
-        """The network's name in :data:`lcpdn_pl.models.NETWORKS`."""
-        return next(name for name, kind in NETWORKS.items() if kind is type(self.network))
+        """The network's name in :data:`lcpdn_pl.models.NETWORKS`, or its class's."""
+        names = {kind: name for name, kind in NETWORKS.items()}
+        return names.get(type(self.network), type(self.network).__name__.lower())
 
     def describe(self) -> dict[str, str]:
         """See :meth:`Task.describe`."""
