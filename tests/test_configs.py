@@ -71,6 +71,7 @@ def test_paper_backbones_say_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LCPDN_WEIGHTS", str(tmp_path))
     names = ("demo", "backbones/paper")
     with pytest.raises(SystemExit) as stopped:
         main(["fit", *(f"--config={CONFIGS / name}.yaml" for name in names)])

@@ -116,7 +116,7 @@ def test_long_reports_are_cut(tiny_bert: str) -> None:
 
 
 def test_missing_encoder_says_how_to_get_it() -> None:
-    with pytest.raises(WeightsError, match="fetch it on another machine and give the folder") as e:
+    with pytest.raises(WeightsError, match="fetch it on another machine and give its path") as e:
         create_text_encoder("./no-such-folder")
     assert "\n" not in str(e.value)
 

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone
+from lcpdn_pl.backbones.catalogue import CATALOGUE, elsewhere, local_copy
 from lcpdn_pl.backbones.guided_diffusion import read_guided_diffusion
 from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.errors import ConfigError, WeightsError
@@ -318,6 +319,8 @@ def create_denoiser(
     if name == SMALL:
         name = str(weights.DDPM_SMALL)
     path = weights.DDPM_SMALL / "config.json" if name == f"{SMALL}:random" else Path(name)
+    if not path.exists():
+        path = local_copy(name) or path
     if path.suffix == ".json" and path.is_file():
         return weights.random_unet(json.loads(path.read_text()), random_seed), False
     if path.is_dir():
@@ -331,6 +334,8 @@ def create_denoiser(
             ) from error
         return unet, True
     if path.suffix in {".pt", ".safetensors"}:
+        if name in CATALOGUE and not path.is_file():
+            raise WeightsError(f"{name} does not exist and was not fetched. {elsewhere(name)}")
         return read_guided_diffusion(path, stated), True
     raise WeightsError(
         f"Unknown denoiser {name!r}; expected '{SMALL}', '{SMALL}:random', the folder or .json "

@@ -1,6 +1,7 @@
 """Frozen image encoders: an image becomes tokens that the prompt attends to."""
 
 from abc import abstractmethod
+from pathlib import Path
 
 import open_clip
 import timm
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone
+from lcpdn_pl.backbones.catalogue import elsewhere, local_copy
 from lcpdn_pl.errors import WeightsError
 
 
@@ -65,20 +67,28 @@ class OpenClipTokens(ImageEncoder):
     Args:
         architecture: OpenCLIP model name, e.g. ``ViT-B-16``.
         checkpoint: Pretrained tag, e.g. ``openai``, or path of a weights file.
+        file: A local copy of the tag's weights.
 
     Raises:
         WeightsError: If the model is unknown, has no patch tokens, or cannot be fetched.
     """
 
-    def __init__(self, architecture: str, checkpoint: str) -> None:
+    def __init__(self, architecture: str, checkpoint: str, file: Path | None = None) -> None:
         super().__init__()
+        # The tag decides the activation too, of which a file says nothing.
+        tag = open_clip.get_pretrained_cfg(architecture, checkpoint) or {}
+        name = f"open_clip/{architecture}/{checkpoint}"
         try:
-            model = open_clip.create_model(architecture, pretrained=checkpoint)
+            model = open_clip.create_model(
+                architecture,
+                pretrained=str(file or checkpoint),
+                force_quick_gelu=tag.get("quick_gelu", False),
+            )
         except (RuntimeError, OSError) as error:
             raise WeightsError(
                 f"OpenCLIP could not load {architecture!r} with weights {checkpoint!r}: {error}. "
-                "Give a known architecture and tag or the path of a weights file; without network, "
-                "fetch the weights on another machine and give their path."
+                "Give a known architecture and tag or the path of a weights file. "
+                f"{elsewhere(name)}"
             ) from error
         visual = model.visual
         if not hasattr(visual, "class_embedding"):
@@ -92,7 +102,7 @@ class OpenClipTokens(ImageEncoder):
         for name in ("mean", "std"):
             value = torch.tensor(getattr(visual, f"image_{name}")).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
-        self.freeze(f"open_clip/{architecture}/{checkpoint}", pretrained=True)
+        self.freeze(name, pretrained=True)
 
     def forward(self, image: Tensor) -> Tensor:
         """See :meth:`ImageEncoder.forward`; the class token comes first."""
@@ -126,7 +136,7 @@ def create_image_encoder(name: str) -> ImageEncoder:
         return EfficientNetTokens()
     match name.split("/", 2):
         case ["open_clip", architecture, checkpoint]:
-            return OpenClipTokens(architecture, checkpoint)
+            return OpenClipTokens(architecture, checkpoint, local_copy(name))
     raise WeightsError(
         f"Unknown image encoder {name!r}; expected 'efficientnet-lite0' or "
         "'open_clip/ARCHITECTURE/CHECKPOINT', e.g. 'open_clip/ViT-B-16/openai'."

@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone
+from lcpdn_pl.backbones.catalogue import elsewhere, local_copy
 from lcpdn_pl.errors import WeightsError
 
 
@@ -49,8 +50,8 @@ class TextEncoder(FrozenBackbone):
         except (OSError, ValueError) as error:
             raise WeightsError(
                 f"Text encoder {source!r} could not be loaded: {str(error).splitlines()[0]} "
-                "Give the folder or the hub id of a transformers encoder; without network, fetch "
-                "it on another machine and give the folder."
+                "Give the folder or the hub id of a transformers encoder. "
+                f"{elsewhere(name or source)}"
             ) from error
         self.width: int = self.net.config.hidden_size
         self.max_tokens = min(max_tokens, self.tokenizer.model_max_length)
@@ -108,5 +109,7 @@ def create_text_encoder(name: str, max_tokens: int = 64) -> TextEncoder:
     """
     if name == "minilm-l6":
         return TextEncoder(str(weights.minilm_l6()), max_tokens=max_tokens, name=name)
+    if (local := local_copy(name)) is not None:
+        return TextEncoder(str(local.parent), max_tokens=max_tokens, name=name)
     source, _, revision = name.partition("@")
     return TextEncoder(source, revision or None, max_tokens, name=name)
