@@ -142,3 +142,44 @@ def loss_curves(curve: pd.DataFrame) -> Figure:
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     return figure
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a sample sheet.
+
+    Attributes:
+        image: [H, W, 3] in 0..255.
+        mask: Foreground [H, W], of the image's size; ``None`` where there is none.
+        name: Above the picture.
+        text: The report, below it.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+    name: str
+    text: str
+
+
+def sample_sheet(tiles: Sequence[Tile], title: str, columns: int = 4) -> Figure:
+    """Draws samples in rows of some: the image with its mask, name and report.
+
+    Args:
+        tiles: At least one.
+        title: Above everything.
+        columns: Pictures in a row.
+    """
+    rows = math.ceil(len(tiles) / columns)
+    figure = Figure(figsize=(2.6 * columns, 3.4 * rows + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, tile in zip(axes, tiles, strict=False):
+        image = tile.image / 255
+        axis.imshow(image if tile.mask is None else overlay(image, tile.mask, TRUTH))
+        axis.set_title(textwrap.fill(tile.name, 36), fontsize=7)
+        lines = textwrap.wrap(tile.text or "(no report)", 44)
+        text = "\n".join([*lines[:5], "..."] if len(lines) > 5 else lines)
+        axis.text(0.5, -0.03, text, fontsize=7, ha="center", va="top", transform=axis.transAxes)
+    return figure

@@ -188,8 +188,8 @@ def test_manifest(path: Path) -> None:
     folder = path.parent
     assert tuple(samples.columns) == COLUMNS
     assert samples.to_numpy().tolist() == [
-        [str(folder / "i/a.png"), str(folder / "m/a.png"), "one\u2028area", "train", "first"],
-        [str(folder / "i/b.png"), "", "one\u2028area", "predict", "b"],
+        [str(folder / "i/a.png"), str(folder / "m/a.png"), "one\u2028area", "train", "first", ""],
+        [str(folder / "i/b.png"), "", "one\u2028area", "predict", "b", ""],
     ]
 
 

@@ -10,10 +10,12 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from lcpdn_pl.data.dataset import EpochSampler, Sample, SegmentationDataset
 from lcpdn_pl.data.lvit import read_lvit
+from lcpdn_pl.data.mask_reports import MASK_SOURCE
 from lcpdn_pl.data.masks import MaskRule
 from lcpdn_pl.data.protocols import read_protocol
 from lcpdn_pl.data.samples import check_samples, select
@@ -100,6 +102,8 @@ class SegmentationDataModule(DataModule):
             samples = self.read_samples() if self.samples.empty else self.samples
             needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
             check_samples(samples, needed.get(stage, ()))
+            if self.samples.empty:
+                _warn_of_leakage(samples)
             self.samples = samples
             self._checked.add(stage)
 
@@ -216,6 +220,18 @@ class PublicDataModule(SegmentationDataModule):
         if self.protocol == "full":
             return samples
         return select(samples, read_protocol(self.protocols[self.protocol]), self.protocol)
+
+
+def _warn_of_leakage(samples: pd.DataFrame) -> None:
+    """Warns of reports that were made from the masks that they help to find."""
+    made = samples[samples["source"] == MASK_SOURCE] if "source" in samples else samples[:0]
+    counts = made["split"].value_counts()
+    if found := [f"{counts[split]} {split}" for split in ("val", "test") if split in counts]:
+        rank_zero_warn(
+            f"LEAKAGE: the reports of {' and '.join(found)} images were made from their masks "
+            "(source: mask). They tell a network what it is to find, so that figures of these "
+            "splits are too good. Give these images reports that someone wrote."
+        )
 
 
 def run_seed() -> int:

@@ -150,19 +150,19 @@ def _generic(mask: _Bools) -> str:
     share = 100 * mask.mean()
     percent = "less than 1" if share < 1 else f"{share:.0f}"
     areas = f"{_number(count).capitalize()} area{'s' * (count > 1)}"
-    return f"{areas}, {percent} % of the image, {_where(mask)}."
+    return f"{areas}, {percent} % of the image, in {_where(mask)}."
 
 
 def _where(mask: _Bools) -> str:
     total = mask.sum()
-    places: list[tuple[str, ...]] = [
+    places = [
         place
         for place, quarter in _quarters(mask).items()
         if quarter.sum() >= _QUARTER_SHARE * total
     ]
     # The middle line of an odd size may hold all there is.
     if len(places) in (0, 4):
-        return "in all quarters" if places else "in the centre"
-    if len(places) == 2:
-        places = [common] if (common := _common(*places)) else places
-    return " and ".join(" ".join(place) for place in places)
+        return "all quarters" if places else "the centre"
+    if len(places) == 2 and (common := _common(*places)):
+        return f"the {common[0]} half"
+    return " and ".join(f"the {' '.join(place)}" for place in places)

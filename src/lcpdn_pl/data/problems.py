@@ -7,11 +7,11 @@ from lcpdn_pl.errors import DataError
 MOST_LISTED = 20
 
 
-def listing(items: Collection[str]) -> str:
-    """Joins `items` with commas: the first 20, and how many more there are."""
+def listing(items: Collection[str], separator: str = ", ") -> str:
+    """Joins `items`: the first 20, and how many more there are."""
     shown = list(items)[:MOST_LISTED]
     more = len(items) - len(shown)
-    return ", ".join(shown) + (f", ... and {more} more" if more else "")
+    return separator.join(shown) + (f"{separator}... and {more} more" if more else "")
 
 
 class Problems:

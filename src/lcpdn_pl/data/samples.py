@@ -19,7 +19,15 @@ from lcpdn_pl.data.manifest import SPLITS, read_manifest
 from lcpdn_pl.data.problems import Problems, listing
 from lcpdn_pl.errors import DataError
 
-__all__ = ["COLUMNS", "SPLITS", "check_samples", "read_lvit", "read_manifest", "select"]
+__all__ = [
+    "COLUMNS",
+    "SPLITS",
+    "check_samples",
+    "find_problems",
+    "read_lvit",
+    "read_manifest",
+    "select",
+]
 
 COLUMNS = ("image", "mask", "text", "split", "name", "source")
 
@@ -63,6 +71,21 @@ def _note_leaks(samples: pd.DataFrame, digests: list[bytes | None], problems: Pr
             problems.add("images that are in two splits with the same content", where)
 
 
+def find_problems(samples: pd.DataFrame, splits: Collection[str]) -> Problems:
+    """Looks for what is wrong with a samples table; see `check_samples`."""
+    problems = Problems()
+    counts = samples["split"].value_counts().to_dict()
+    found = listing([f"{split}: {count}" for split, count in counts.items()]) or "no sample"
+    problems.add("empty splits", *(f"{s} (found {found})" for s in splits if s not in counts))
+    _note_duplicates(samples, problems)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = list(pool.map(_examine, samples["image"], samples["mask"]))
+    for _, trouble in results:
+        problems.extend(trouble)
+    _note_leaks(samples, [digest for digest, _ in results], problems)
+    return problems
+
+
 def check_samples(samples: pd.DataFrame, splits: Collection[str]) -> None:
     """Checks a samples table and its files, reading headers and bytes but decoding no pixel.
 
@@ -77,17 +100,7 @@ def check_samples(samples: pd.DataFrame, splits: Collection[str]) -> None:
             in size, an image is in two of the splits train, val and test (by content), or a split
             is empty. Everything is listed, by kind.
     """
-    problems = Problems()
-    counts = samples["split"].value_counts().to_dict()
-    found = listing([f"{split}: {count}" for split, count in counts.items()]) or "no sample"
-    problems.add("empty splits", *(f"{s} (found {found})" for s in splits if s not in counts))
-    _note_duplicates(samples, problems)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        results = list(pool.map(_examine, samples["image"], samples["mask"]))
-    for _, trouble in results:
-        problems.extend(trouble)
-    _note_leaks(samples, [digest for digest, _ in results], problems)
-    problems.raise_any(
+    find_problems(samples, splits).raise_any(
         "The samples: expected unique names, readable images and masks of one size, no image in "
         f"two splits, and samples in {', '.join(splits)}",
         "Correct the files, or the table that lists them, and try again; data/README.md shows how "

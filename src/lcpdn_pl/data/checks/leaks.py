@@ -109,7 +109,9 @@ def check_twins(samples: pd.DataFrame, track: Track[float] = untracked) -> list[
         scores = pool.map(lambda pair: similarity(*(thumbnails[at] for at in pair)), pairs)
         scored = zip(pairs, track(scores, len(pairs), "Comparing pictures"), strict=True)
         alike = sorted(((score, pair) for pair, score in scored if score >= SIMILAR), reverse=True)
-    across, within, met = [], [], set()
+    across: list[str] = []
+    within: list[str] = []
+    met: set[int] = set()
     for score, (one, other) in alike:
         if {one, other} <= met:
             continue  # both look still more like others

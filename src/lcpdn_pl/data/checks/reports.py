@@ -9,8 +9,8 @@ from lcpdn_pl.data.checks.findings import Finding, Level, counts, listed, some
 TokenCounter = Callable[[str], int]
 
 TRUSTED = 0.75
-"""Share of the reports that name a side of which the mask has to agree. In LViT's sets more do;
-with the reports of other images it is about half."""
+"""Share of the reports that name a side with which the mask has to agree. In LViT's sets 90 % and
+more do; with the reports of other images about half would."""
 
 _FEW = 5  # reports of which a share says nothing
 

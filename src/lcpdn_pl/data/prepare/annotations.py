@@ -118,4 +118,4 @@ def _enclosed(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.
         x = x0[edges] + (centres[rows, 0] - y0[edges]) * slope
         columns = np.clip(np.ceil(x - 0.5), 0, width).astype(int)
         np.add.at(crossings, (rows, columns), 1)
-    return np.cumsum(crossings, axis=1)[:, :width] % 2 == 1
+    return np.asarray(np.cumsum(crossings, axis=1)[:, :width] % 2 == 1, np.bool_)

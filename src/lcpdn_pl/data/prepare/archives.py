@@ -31,11 +31,14 @@ _UNREADABLE = (
 )
 
 
+_Kind = Literal["file", "folder", "link", "device", "encrypted file"]
+
+
 class _Member(NamedTuple):
     name: str
     size: int
     packed: int
-    kind: Literal["file", "folder", "link", "device", "encrypted file"]
+    kind: _Kind
     stream: Callable[[], IO[bytes] | None]
     """Opens a file's bytes, as long as it is the latest member."""
 
@@ -102,10 +105,15 @@ def _opened(archive: Path) -> Iterator[Iterator[_Member]]:
 
 
 def _zip_members(packed: zipfile.ZipFile) -> Iterator[_Member]:
-    kinds = {0: "file", stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+    kinds: dict[int, _Kind] = {
+        0: "file",  # made on Windows
+        stat.S_IFREG: "file",
+        stat.S_IFDIR: "folder",
+        stat.S_IFLNK: "link",
+    }
     for info in packed.infolist():
         kind = kinds.get(stat.S_IFMT(info.external_attr >> 16), "device")
-        if kind == "file":  # the mode is 0 where the archive was made on Windows
+        if kind == "file":
             kind = "folder" if info.is_dir() else "encrypted file" if info.flag_bits & 1 else kind
         yield _Member(
             info.filename, info.file_size, info.compress_size, kind, partial(packed.open, info)
@@ -114,8 +122,9 @@ def _zip_members(packed: zipfile.ZipFile) -> Iterator[_Member]:
 
 def _tar_members(packed: tarfile.TarFile, archive_size: int) -> Iterator[_Member]:
     for info in packed:
-        kind = "file" if info.isreg() else "folder" if info.isdir() else "device"
-        kind = "link" if info.issym() or info.islnk() else kind
+        kind: _Kind = "file" if info.isreg() else "folder" if info.isdir() else "device"
+        if info.issym() or info.islnk():
+            kind = "link"
         # A tar is packed as a whole, if at all.
         yield _Member(info.name, info.size, archive_size, kind, partial(packed.extractfile, info))
 

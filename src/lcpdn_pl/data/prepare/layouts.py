@@ -42,7 +42,7 @@ class Found:
 def split_of(inside: PurePath) -> str | None:
     """The split that the innermost telling name of a path tells: train, val, test or None."""
     for name in reversed(inside.parts):
-        words = {word.lower() for word in _SPLIT_WORD.findall(name)}
+        words = {found[0].lower() for found in _SPLIT_WORD.finditer(name)}
         if len(words) == 1:
             return words.pop()
     return None
