@@ -38,7 +38,6 @@ from lcpdn_pl.tasks import SegmentationTask, Task
 FREE_MODEL = {
     "step_batch",
     "gradient_checkpointing",
-    "channels_last",
     "compile",
     "feature_cache",
     "feature_cache_limit",

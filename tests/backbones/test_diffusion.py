@@ -75,7 +75,7 @@ def test_alpha_bar_is_the_running_product() -> None:
     [
         {},
         {"step_batch": 1},
-        {"step_batch": 2, "channels_last": True},
+        {"step_batch": 2},
         {"gradient_checkpointing": True},
         {"compile": True, "gradient_checkpointing": True},
     ],

@@ -103,8 +103,6 @@ class DiffusionFeatures(FrozenBackbone):
         step_batch: Timesteps that run in one batch; ``None`` runs all of them together.
         gradient_checkpointing: Recompute each block in the backward pass of the prompt instead
             of keeping its activations.
-        channels_last: Run in NHWC memory layout: faster on GPUs with tensor cores, slower on the
-            CPUs that we measured.
         compile: Compile the pass with ``torch.compile``, once for each input shape; needs a C++
             compiler.
         store: Keeps the features of passes whose prompt needs no gradient, for images that come
@@ -135,7 +133,6 @@ class DiffusionFeatures(FrozenBackbone):
         noise_seed: int = 0,
         step_batch: int | None = None,
         gradient_checkpointing: bool = False,
-        channels_last: bool = False,
         compile: bool = False,
         store: FeatureStore | None = None,
         name: str = "unet",
@@ -174,8 +171,8 @@ class DiffusionFeatures(FrozenBackbone):
         self.divisor = self.patch * 2 ** (len(unet.config.block_out_channels) - 1)
         self.embed_width: int = unet.time_embedding.linear_2.out_features
         self.channels = [output_blocks[block].width * len(steps) for block in blocks]
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.to(memory_format=self.memory_format)
+        # NHWC: what the fast convolutions of GPUs and CPUs work in.
+        self.to(memory_format=torch.channels_last)
         self.store = store
         self._run = torch.compile(self._pass) if compile else self._pass
         self.register_buffer("noise", noise, persistent=False)
@@ -275,7 +272,7 @@ class DiffusionFeatures(FrozenBackbone):
             embedding = embedding + prompt.repeat(num_steps, 1)
 
         folded = F.pixel_unshuffle(noised.flatten(0, 1), self.patch)
-        hidden = self.conv_in(folded.contiguous(memory_format=self.memory_format))
+        hidden = self.conv_in(folded.contiguous(memory_format=torch.channels_last))
         skips = [hidden]
         for block in self.input_blocks:
             hidden = self._through(block, hidden, embedding)

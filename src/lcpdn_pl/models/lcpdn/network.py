@@ -55,7 +55,6 @@ class LCPDN(Network):
         step_batch: Timesteps that run in one batch; null runs all of them together.
         gradient_checkpointing: Trade time for memory on the prompt's way back through the
             denoiser.
-        channels_last: NHWC memory layout in the denoiser, for GPUs with tensor cores.
         compile: Compile the denoiser with ``torch.compile``; needs a C++ compiler.
         feature_cache: Folder that keeps the features of images that come again, for prompts that
             are not trained (``cprfl`` or ``prompt_gradient`` false); null keeps none. Of the
@@ -89,7 +88,6 @@ class LCPDN(Network):
         noise_seed: int = 0,
         step_batch: int | None = None,
         gradient_checkpointing: bool = False,
-        channels_last: bool = False,
         compile: bool = False,
         feature_cache: str | None = None,
         feature_cache_limit: float = 20.0,
@@ -118,7 +116,6 @@ class LCPDN(Network):
             noise_seed=noise_seed,
             step_batch=step_batch,
             gradient_checkpointing=gradient_checkpointing,
-            channels_last=channels_last,
             compile=compile,
             store=FeatureStore(feature_cache, feature_cache_limit) if feature_cache else None,
             name=denoiser,
