@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import AutoModel, AutoTokenizer
 
 from lcpdn_pl.backbones import text
@@ -77,3 +78,15 @@ def test_tokenizer_and_weights_are_of_one_revision(
     encoder = create_text_encoder(name)
     assert asked == [(source, revision)] * 2
     assert (encoder.name, encoder.width, encoder.max_tokens) == (name, 5, 32)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ten_thousand_rows_with_a_hundred_reports_cost_a_hundred_encodings(
+    tiny_bert: str, workers: int
+) -> None:
+    rows = [f"lung {number * 7 % 100}" for number in range(10_000)]
+    encoder = TextEncoder(tiny_bert)
+    for batch in DataLoader(rows, batch_size=50, num_workers=workers):  # type: ignore[arg-type]
+        tokens, _ = encoder(batch)
+        assert len(tokens) == 50
+    assert encoder.encoded == len(encoder._cache) == 100

@@ -1,6 +1,8 @@
 """A manifest as a samples table: one's own data, listed in a .csv or .jsonl file."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -80,11 +82,13 @@ def _check_columns(path: Path, rows: dict[str, _Row]) -> None:
         )
 
 
-def _sample(place: str, row: _Row, folder: Path, problems: Problems) -> _Row:
+def _sample(
+    place: str, row: _Row, locate: Callable[[str], tuple[str, bool]], problems: Problems
+) -> _Row:
     image, mask, text, split = (row.get(title, "") for title in _REQUIRED)
     for title, value in (("image", image), ("mask", mask)):
-        if value and not (folder / value).is_file():
-            problems.add("missing files", f"{folder / value} ({place}, {title})")
+        if value and not locate(value)[1]:
+            problems.add("missing files", f"{locate(value)[0]} ({place}, {title})")
     if not image:
         problems.add("rows without an image", place)
     if not mask and split != "predict":
@@ -94,8 +98,8 @@ def _sample(place: str, row: _Row, folder: Path, problems: Problems) -> _Row:
     if split not in SPLITS:
         problems.add(f"splits other than {', '.join(SPLITS)}", f"{split or 'none'} ({place})")
     return {
-        "image": str(folder / image),
-        "mask": str(folder / mask) if mask else "",
+        "image": locate(image)[0],
+        "mask": locate(mask)[0] if mask else "",
         "text": text,
         "split": split,
         "name": row.get("name", "") or Path(image).stem,
@@ -138,7 +142,13 @@ def list_manifest(path: Path) -> tuple[pd.DataFrame, Problems]:
     rows = read_rows(path)
     _check_columns(path, rows)
     problems = Problems()
-    samples = [_sample(place, row, path.parent, problems) for place, row in rows.items()]
+
+    @cache
+    def locate(value: str) -> tuple[str, bool]:
+        file = path.parent / value
+        return str(file), file.is_file()
+
+    samples = [_sample(place, row, locate, problems) for place, row in rows.items()]
     return pd.DataFrame(samples), problems
 
 

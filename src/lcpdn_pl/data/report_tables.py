@@ -104,7 +104,11 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         )
     if not path.is_file():
         raise DataError(f"{path}: expected a table, found no such file. Correct the path.")
-    rows = [[cell.strip() for cell in row] for row in readers[path.suffix.lower()](path)]
+    once: dict[str, str] = {}  # equal cells share one string, however long the table
+    rows = [
+        [once.setdefault(cell, cell) for cell in map(str.strip, row)]
+        for row in readers[path.suffix.lower()](path)
+    ]
     while rows and not any(rows[-1]):
         rows.pop()
     header = rows.pop(0) if rows else []

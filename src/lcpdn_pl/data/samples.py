@@ -59,10 +59,13 @@ def _note_duplicates(samples: pd.DataFrame, problems: Problems) -> None:
         problems.add("duplicate names", f"{name} ({listing(list(rows['image']))})")
 
 
-def _note_leaks(samples: pd.DataFrame, digests: list[bytes | None], problems: Problems) -> None:
+def _note_leaks(
+    samples: pd.DataFrame, digests: dict[str, bytes | None], problems: Problems
+) -> None:
     """Notes images that are in two splits; predict takes no part in learning or scoring."""
     seen: dict[bytes, dict[str, str]] = defaultdict(dict)
-    for image, split, digest in zip(samples["image"], samples["split"], digests, strict=True):
+    for image, split in zip(samples["image"], samples["split"], strict=True):
+        digest = digests[image]
         if digest is not None and split != "predict":
             seen[digest].setdefault(split, image)
     for splits in seen.values():
@@ -78,11 +81,14 @@ def find_problems(samples: pd.DataFrame, splits: Collection[str]) -> Problems:
     found = listing([f"{split}: {count}" for split, count in counts.items()]) or "no sample"
     problems.add("empty splits", *(f"{s} (found {found})" for s in splits if s not in counts))
     _note_duplicates(samples, problems)
+    pairs = samples[["image", "mask"]].drop_duplicates()
+    digests: dict[str, bytes | None] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        results = list(pool.map(_examine, samples["image"], samples["mask"]))
-    for _, trouble in results:
-        problems.extend(trouble)
-    _note_leaks(samples, [digest for digest, _ in results], problems)
+        results = pool.map(_examine, pairs["image"], pairs["mask"])
+        for image, (digest, trouble) in zip(pairs["image"], results, strict=True):
+            digests[image] = digest
+            problems.extend(trouble)
+    _note_leaks(samples, digests, problems)
     return problems
 
 
