@@ -28,7 +28,7 @@ class Report(NamedTuple):
 def _csv_cells(path: Path) -> list[list[str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            return list(csv.reader(lines, strict=True))
+            return list(csv.reader(lines, strict=True, skipinitialspace=True))
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: expected UTF-8 text, found bytes of another encoding ({error}). Save the "
