@@ -24,7 +24,7 @@ from lcpdn_pl.backbones.diffusion import DiffusionFeatures, create_denoiser
 from lcpdn_pl.data import MoNuSeg
 from lcpdn_pl.losses import DiceCELoss
 from lcpdn_pl.metrics import SegmentationScore
-from lcpdn_pl.models.lcpdn.network import PixelClassifier
+from lcpdn_pl.models.blocks import PixelClassifier
 
 Extract = Callable[[Tensor], list[Tensor]]
 

@@ -10,6 +10,7 @@ import yaml
 from lcpdn_pl.cli import main
 from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
 from lcpdn_pl.data.protocols import read_protocol
+from lcpdn_pl.models import NETWORKS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FULL = ["demo", "monuseg", "qata_cov19", "mosmed_plus"]
@@ -65,6 +66,17 @@ def test_backbone_overlays_compose(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(paper, dict)
     assert paper["init_args"]["denoiser"] == "256x256_diffusion_uncond.pt"
     assert paper["init_args"]["blocks"] == [6, 8, 12, 16]
+
+
+@pytest.mark.parametrize(("name", "network"), [("pixels", "Pixels"), ("unet", "UNet")])
+def test_methods_replace_the_network_alone(
+    name: str, network: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, other = parsed(capsys, "monuseg"), parsed(capsys, "monuseg", f"methods/{name}")
+    assert other["data"] == plain["data"]
+    assert other["model"]["init_args"]["loss"] == plain["model"]["init_args"]["loss"]
+    assert other["model"]["init_args"]["network"]["class_path"] == f"lcpdn_pl.models.{network}"  # type: ignore[index]
+    assert name in NETWORKS
 
 
 def test_paper_backbones_say_what_is_missing(

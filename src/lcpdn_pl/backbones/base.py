@@ -4,7 +4,9 @@ import hashlib
 import logging
 from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
+
+from lcpdn_pl.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -63,3 +65,23 @@ def frozen_backbones(network: nn.Module) -> dict[str, FrozenBackbone]:
         for name, module in network.named_modules()
         if isinstance(module, FrozenBackbone)
     }
+
+
+def check_sides(image: Tensor, divisor: int, name: str) -> None:
+    """Refuses images that do not go through a network's levels.
+
+    Args:
+        image: [..., H, W].
+        divisor: What both sides must be multiples of.
+        name: The network, for the message.
+
+    Raises:
+        ConfigError: If a side is no multiple; tells the size to use.
+    """
+    height, width = image.shape[-2:]
+    if height % divisor or width % divisor:
+        up = [-(-side // divisor) * divisor for side in (height, width)]
+        raise ConfigError(
+            f"Image is {height} x {width}, but the sides must be multiples of {divisor} for "
+            f"{name}; resize it to {up[0]} x {up[1]}."
+        )

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lcpdn_pl.backbones import weights
-from lcpdn_pl.backbones.base import FrozenBackbone
+from lcpdn_pl.backbones.base import FrozenBackbone, check_sides
 from lcpdn_pl.backbones.catalogue import CATALOGUE, elsewhere, local_copy
 from lcpdn_pl.backbones.guided_diffusion import read_guided_diffusion
 from lcpdn_pl.backbones.store import FeatureStore
@@ -249,17 +249,11 @@ class DiffusionFeatures(FrozenBackbone):
 
     def noised(self, image: Tensor, signal: Tensor) -> Tensor:
         """x_t of each abar_t in ``signal`` [S], as [S, B, 3, H, W] (eq. 4)."""
-        height, width = image.shape[-2:]
-        if height % self.divisor or width % self.divisor:
-            raise ConfigError(
-                f"Image is {height} x {width}, but the sides must be multiples of {self.divisor} "
-                f"for {self.name}; resize it to {-(-height // self.divisor) * self.divisor} x "
-                f"{-(-width // self.divisor) * self.divisor}."
-            )
+        check_sides(image, self.divisor, self.name)
         noise = self.noise
         if noise is None:
             generator = torch.Generator().manual_seed(self.noise_seed)
-            noise = torch.randn(1, 3, height, width, generator=generator).to(image)
+            noise = torch.randn(1, 3, *image.shape[-2:], generator=generator).to(image)
         rate = signal.view(-1, 1, 1, 1, 1)
         return rate.sqrt() * image + (1 - rate).sqrt() * noise
 

@@ -5,10 +5,12 @@ from typing import Any
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.lcpdn.network import LCPDN
+from lcpdn_pl.models.pixels.network import Pixels
+from lcpdn_pl.models.unet.network import UNet
 
-NETWORKS: dict[str, type[Network]] = {"lcpdn": LCPDN}
+NETWORKS: dict[str, type[Network]] = {"lcpdn": LCPDN, "pixels": Pixels, "unet": UNet}
 
-__all__ = ["LCPDN", "NETWORKS", "Network", "create"]
+__all__ = ["LCPDN", "NETWORKS", "Network", "Pixels", "UNet", "create"]
 
 
 def create(name: str, **config: Any) -> Network:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+from lcpdn_pl.backbones.base import check_sides
 from lcpdn_pl.backbones.diffusion import alpha_bar, create_denoiser
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.tasks.base import Task
@@ -142,11 +143,7 @@ class DenoisingTask(Task):
         Raises:
             ConfigError: If the image's sides do not suit the denoiser.
         """
-        if any(side % self.divisor for side in image.shape[-2:]):
-            raise ConfigError(
-                f"{image.shape[-2]} x {image.shape[-1]} pixels do not suit {self.denoiser}: sides "
-                f"must be multiples of {self.divisor}. Change data.crops and data.held_out_side."
-            )
+        check_sides(image, self.divisor, self.denoiser)
         noise = torch.randn(image.shape, generator=generator).to(image)
         rate = self.abar[timestep].view(-1, 1, 1, 1)
         noised = rate.sqrt() * image + (1 - rate).sqrt() * noise

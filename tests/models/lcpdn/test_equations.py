@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lcpdn_pl.models.blocks import PixelClassifier
 from lcpdn_pl.models.lcpdn.fusion import LTFR, CrossAttention, tile_index
-from lcpdn_pl.models.lcpdn.network import PixelClassifier
 from lcpdn_pl.models.lcpdn.prompt import TextVisionPrompt, masked_mean
 
 

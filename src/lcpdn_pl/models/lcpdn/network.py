@@ -13,24 +13,9 @@ from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.backbones.text import create_text_encoder
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models.base import Network
+from lcpdn_pl.models.blocks import PixelClassifier
 from lcpdn_pl.models.lcpdn.fusion import LTFR, CrossAttention
 from lcpdn_pl.models.lcpdn.prompt import TextVisionPrompt
-
-
-class PixelClassifier(nn.Sequential):
-    """Two 3x3 convolutions with batch norm, then one to the two classes (eq. 11).
-
-    Args:
-        in_width: Channels of the concatenated scales.
-        widths: Channels of the two hidden layers.
-    """
-
-    def __init__(self, in_width: int, widths: tuple[int, int]) -> None:
-        layers: list[nn.Module] = []
-        for width in widths:
-            layers += [nn.Conv2d(in_width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-            in_width = width
-        super().__init__(*layers, nn.Conv2d(in_width, 2, 3, padding=1))
 
 
 class LCPDN(Network):

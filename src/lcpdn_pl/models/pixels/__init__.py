@@ -1,0 +1,1 @@
+"""pixels: a floor that every method has to beat."""

@@ -1,0 +1,1 @@
+"""unet: a floor that every method has to beat."""

@@ -1,0 +1,60 @@
+"""The floor `unet`: a plain U-Net on the image, without report."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from lcpdn_pl.backbones.base import check_sides
+from lcpdn_pl.models.base import Network
+
+
+class UNet(Network):
+    """U-Net (Ronneberger et al., MICCAI 2015) with batch norm and padded convolutions.
+
+    Two 3x3 convolutions a level, max pooling down, transposed convolutions up, skips concatenated.
+
+    Args:
+        widths: Channels of each level, from the image's size down.
+        dropout: Rate of channels dropped at the lowest level.
+
+    Raises:
+        ConfigError: In ``forward``, if a side of the image is no multiple of 2^(levels - 1).
+    """
+
+    def __init__(
+        self, widths: Sequence[int] = (32, 64, 128, 256, 512), dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        self.divisor = 2 ** (len(widths) - 1)
+        self.down = nn.ModuleList(_convolutions(a, b) for a, b in pairwise([3, *widths]))
+        self.pool = nn.MaxPool2d(2)
+        self.dropout = nn.Dropout2d(dropout)
+        levels = list(pairwise(reversed(widths)))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in levels)
+        self.up = nn.ModuleList(_convolutions(2 * b, b) for _, b in levels)
+        self.classify = nn.Conv2d(widths[0], 2, 1)
+
+    def forward(self, image: Tensor, text: Sequence[str]) -> Tensor:  # noqa: ARG002 - reads none
+        """See :meth:`lcpdn_pl.models.base.Network.forward`."""
+        check_sides(image, self.divisor, "unet")
+        hidden = image
+        skips: list[Tensor] = []
+        for level in self.down:
+            hidden = level(self.pool(hidden) if skips else hidden)
+            skips.append(hidden)
+        hidden = self.dropout(skips.pop())
+        for grow, level in zip(self.grow, self.up, strict=True):
+            hidden = level(torch.cat([grow(hidden), skips.pop()], dim=1))
+        logits: Tensor = self.classify(hidden)
+        return logits
+
+
+def _convolutions(in_width: int, width: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before in (in_width, width):
+        # Batch norm has a bias of its own.
+        convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers)

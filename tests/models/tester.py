@@ -1,0 +1,86 @@
+"""What every segmentation network must do; a test of a method is a small subclass."""
+
+import io
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from lcpdn_pl.errors import ConfigError
+from lcpdn_pl.models import Network, create
+
+REPORTS = ["One left lung.", "Two round nuclei, upper right.", "One."]
+
+
+def images(count: int = 3, height: int = 32, width: int = 32) -> Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+class NetworkTester:
+    """Subclasses name the method and a tiny configuration, as the fixture ``config`` or here."""
+
+    method: ClassVar[str]
+    size: ClassVar[int] = 32
+    takes_any_size: ClassVar[bool] = False
+    untrained: ClassVar[tuple[str, ...]] = ()
+    """Parameters whose gradient is zero by the method's own equations, by parts of their names."""
+
+    @pytest.fixture
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    @pytest.fixture
+    def network(self, config: dict[str, Any]) -> Network:
+        torch.manual_seed(0)
+        return create(self.method, **config)
+
+    def images(self, count: int = 3) -> Tensor:
+        return images(count, self.size, self.size)
+
+    def test_logits_have_the_image_size(self, network: Network) -> None:
+        assert network(self.images(), REPORTS).shape == (3, 2, self.size, self.size)
+
+    def test_odd_sizes_work_or_tell_the_size_to_use(self, network: Network) -> None:
+        odd = images(1, self.size + 1, self.size + 3)
+        if self.takes_any_size:
+            assert network.eval()(odd, REPORTS[:1]).shape[2:] == odd.shape[2:]
+        else:
+            with pytest.raises(ConfigError, match=r"Image is \d+ x \d+.*resize it to \d+ x \d+"):
+                network(odd, REPORTS[:1])
+
+    def test_gradients_reach_all_that_trains_and_nothing_else(self, network: Network) -> None:
+        network.train()(self.images(), REPORTS).square().mean().backward()
+        for name, parameter in network.named_parameters():
+            if not parameter.requires_grad:
+                assert parameter.grad is None, name
+                continue
+            assert parameter.grad is not None, name
+            if not any(part in name for part in self.untrained):
+                assert parameter.grad.abs().max() > 0, name
+
+    def test_batch_equals_singles(self, network: Network) -> None:
+        network.eval()
+        together = network(self.images(), REPORTS)
+        for index, report in enumerate(REPORTS):
+            alone = network(self.images()[index : index + 1], [report])
+            torch.testing.assert_close(together[index : index + 1], alone, atol=1e-4, rtol=1e-4)
+
+    def test_saved_and_loaded_gives_the_same(
+        self, network: Network, config: dict[str, Any]
+    ) -> None:
+        file = io.BytesIO()
+        torch.save(network.state_dict(), file)
+        file.seek(0)
+        torch.manual_seed(1)
+        other = create(self.method, **config)
+        other.load_state_dict(torch.load(file, weights_only=True))
+        wanted = network.eval()(self.images(), REPORTS)
+        assert torch.equal(other.eval()(self.images(), REPORTS), wanted)
+
+    def test_autocast(self, network: Network) -> None:
+        network.eval()
+        wanted = network(self.images(), REPORTS)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(self.images(), REPORTS)
+        assert (found.float() - wanted).norm() < 0.1 * wanted.norm()
