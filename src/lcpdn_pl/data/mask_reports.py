@@ -7,10 +7,11 @@ The rules, `left` being the left of the image:
 
 `lungs`
     Areas are connected regions (touching corners connect). A side is named if one of the areas has
-    at least 30 % of its pixels there. The level of a side is each third that holds at least 15 % of
+    at least 30 % of its pixels there. The level of a side is each third that holds at least 10 % of
     the side's foreground; `all` stands for three. The thirds are those of the rows that bear lung,
-    from 25 to 60 % of the image's height; what lies above or below belongs to the outer thirds.
-    Rows and shares are those that agree best with the reports of QaTa-COV19 and MosMedData+.
+    from 30 to 60 % of the image's height; what lies above or below belongs to the outer thirds.
+    Rows and shares are those that agree best with the reports of the training images of QaTa-COV19
+    and MosMedData+ together: 47 and 61 % of them have the same sides and levels.
 `nuclei`
     Density is the share of foreground. The densest quarter of the image is named if it has at least
     1.15 times the density of the whole image; if the denser of its neighbours has 1.1 times, the
@@ -37,8 +38,8 @@ MASK_SOURCE = "mask"
 _Bools = NDArray[np.bool_]
 
 _SIDE_SHARE = 0.3
-_LUNG_ROWS = (0.25, 0.6)
-_LEVEL_SHARE = 0.15
+_LUNG_ROWS = (0.3, 0.6)
+_LEVEL_SHARE = 0.1
 _DENSE, _DENSE_NEIGHBOUR = 1.15, 1.1
 _SPARSE = 0.22
 _UNEVEN = 0.25
