@@ -35,7 +35,7 @@ class Head(nn.Module):
     def __init__(self, channels: Sequence[int], width: int = 32) -> None:
         super().__init__()
         self.scales = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(c, affine=False), nn.Conv2d(c, width, 1)) for c in channels
+            nn.Sequential(nn.InstanceNorm2d(c), nn.Conv2d(c, width, 1)) for c in channels
         )
         self.classifier = PixelClassifier(width * len(channels), (64, 32))
 

@@ -18,7 +18,7 @@ def images(count: int = 3, size: int = 16) -> Tensor:
 class TestLCPDN(NetworkTester):
     method = "lcpdn"
     size = 64  # four image tokens: with one there is nothing to choose, and no gradient for it
-    # A shift of all keys leaves the softmax as it is, and batch norm takes away a bias before it.
+    # A shift of all keys leaves the softmax as it is, and the norm takes away a bias before it.
     untrained = ("prompt.key.bias", "head.0.bias", "head.3.bias")
 
     @pytest.fixture(params=[True, False], ids=["ltfr", "cross-attention"])

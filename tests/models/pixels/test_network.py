@@ -9,7 +9,7 @@ from tests.models.tester import REPORTS, NetworkTester, images
 class TestPixels(NetworkTester):
     method = "pixels"
     takes_any_size = True
-    # Batch norm takes away what a bias before it adds.
+    # The norm takes away what a bias before it adds.
     untrained = ("head.0.bias", "head.3.bias")
 
     def test_sees_seven_pixels_and_no_report(self, network: Network) -> None:
@@ -17,7 +17,8 @@ class TestPixels(NetworkTester):
         plain, changed = images(1), images(1)
         changed[..., 16, 16] += 1
         difference = (network(plain, REPORTS[:1]) - network(changed, REPORTS[1:2])).abs().sum(1)[0]
-        touched = difference.nonzero()
+        # Elsewhere a pixel moves nothing but the image's statistics.
+        touched = (difference > 0.05 * difference.max()).nonzero()
         assert touched.min(dim=0).values.tolist() == [13, 13]
         assert touched.max(dim=0).values.tolist() == [19, 19]
 

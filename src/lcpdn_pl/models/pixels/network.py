@@ -9,7 +9,9 @@ from lcpdn_pl.models.blocks import PixelClassifier
 
 
 class Pixels(Network):
-    """LCPDN's pixel classifier on nothing but colours: it sees 7 x 7 pixels and no report.
+    """LCPDN's pixel classifier on nothing but colours.
+
+    It sees 7 x 7 pixels, each image's mean and deviation, and no report.
 
     Args:
         head_widths: Hidden channels of the pixel classifier.

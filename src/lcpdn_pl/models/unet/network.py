@@ -11,7 +11,7 @@ from lcpdn_pl.models.base import Network
 
 
 class UNet(Network):
-    """U-Net (Ronneberger et al., MICCAI 2015) with batch norm and padded convolutions.
+    """U-Net (Ronneberger et al., MICCAI 2015) with instance norm and padded convolutions.
 
     Two 3x3 convolutions a level, max pooling down, transposed convolutions up, skips concatenated.
 
@@ -54,7 +54,7 @@ class UNet(Network):
 def _convolutions(in_width: int, width: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before in (in_width, width):
-        # Batch norm has a bias of its own.
+        # The norm has a bias of its own.
         convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [convolution, nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
     return nn.Sequential(*layers)
