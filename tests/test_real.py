@@ -5,8 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lcpdn_pl.backbones.weights import DDPM_SMALL
 from lcpdn_pl.cli import main
 from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
+from lcpdn_pl.data.pool import pixel_hash
+from lcpdn_pl.data.protocols import read_protocol
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -70,3 +73,23 @@ def test_one_epoch_and_a_test(
     figures = results.drop(columns="name").to_numpy()
     assert ((figures >= 0) & (figures <= 1)).all()
     assert (folder / "overlay.png").is_file()
+
+
+def test_the_denoiser_saw_no_test_image(real_data: Path) -> None:
+    seen = pd.read_csv(DDPM_SMALL / "images.csv")
+    modules = {module.folder: module for module in (MoNuSeg, QaTaCOV19, MosMedPlus)}
+    assert set(seen["source"]) == set(modules)
+    hashes = set(seen["pixels_sha256"])
+    for folder, module in modules.items():
+        on_disk = {p.stem: p for p in real_data.glob(f"{folder}/*_Folder/img/*")}
+        tested = {p.stem for p in real_data.glob(f"{folder}/Test_Folder/img/*")}
+        for protocol in module.protocols.values():
+            table = read_protocol(protocol)
+            tested |= set(table.loc[table["split"] == "test", "name"])
+        assert len(tested) >= 14
+        assert hashes.isdisjoint(pixel_hash(on_disk[name]) for name in tested)
+    # The list is one of images that there are, in the splits that it says.
+    for row in seen.sample(20, random_state=0).itertuples():
+        split = {"train": "Train_Folder", "val": "Val_Folder"}[str(row.split)]
+        path = real_data / str(row.source) / split / "img" / str(row.name)
+        assert pixel_hash(path) == row.pixels_sha256

@@ -130,7 +130,7 @@ def loss_curves(curve: pd.DataFrame) -> Figure:
     Args:
         curve: Table with the columns step, loss and loss_<first>_<last timestep>.
     """
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for name in curve.columns:
         if name.startswith("loss_"):
@@ -140,7 +140,7 @@ def loss_curves(curve: pd.DataFrame) -> Figure:
     axes.set(xlabel="training step", ylabel="held-out loss (noise, mean squared error)")
     axes.set_yscale("log")
     axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper")
     return figure
 
 

@@ -36,7 +36,7 @@ def published(tmp_path: Path) -> Weights:
 
 
 def test_embedded_weights_are_there_and_intact() -> None:
-    for name in ("efficientnet-lite0", "minilm-l6"):
+    for name in ("lcpdn-ddpm-small", "efficientnet-lite0", "minilm-l6"):
         assert CATALOGUE[name].present
         assert CATALOGUE[name].intact() is True
         assert CATALOGUE[name].path.stat().st_size / 1e6 == pytest.approx(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.diffusion import DiffusionFeatures, alpha_bar, create_denoiser
 from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.backbones.weights import random_unet
@@ -289,3 +290,22 @@ def test_folder_counts_as_pretrained(tiny_denoiser: str) -> None:
     stored = load_file(f"{tiny_denoiser}/diffusion_pytorch_model.safetensors")
     assert stored.keys() == unet.state_dict().keys()
     assert all(torch.equal(value, stored[key]) for key, value in unet.state_dict().items())
+
+
+def test_small_denoiser_comes_with_the_package() -> None:
+    unet, pretrained = create_denoiser("lcpdn-ddpm-small")
+    assert pretrained
+    random, _ = create_denoiser("lcpdn-ddpm-small:random")
+    assert random.state_dict().keys() == unet.state_dict().keys()
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in unet.parameters())
+    assert (weights.DDPM_SMALL / "diffusion_pytorch_model.safetensors").stat().st_size < 16e6
+    # Of a smooth picture a denoiser knows which part is noise; random weights do not.
+    line = torch.linspace(-1, 1, 64)
+    clean = (0.5 * torch.cos(3 * line)[:, None] * line).expand(1, 3, -1, -1)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    for step in STEPS:
+        rate = alpha_bar()[step]
+        noised = F.pixel_unshuffle(rate.sqrt() * clean + (1 - rate).sqrt() * noise, 2)
+        with torch.no_grad():
+            error = (unet(noised, step).sample - F.pixel_unshuffle(noise, 2)).square().mean()
+        assert error < 0.2

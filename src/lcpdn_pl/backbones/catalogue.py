@@ -130,6 +130,7 @@ CATALOGUE = {
             14.2,
             "research only, see its model card",
             "diffusion_pytorch_model.safetensors",
+            "de7fdbcb3a7943dd4fcc1cffccf65a4b8741e654b2f8676d8aea0b11927350ad",
             folder=DDPM_SMALL,
         ),
         Weights(

@@ -63,6 +63,8 @@ def save_denoiser(unet: UNet2DModel, folder: Path, documents: Mapping[str, str |
         (whole / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         for name, content in documents.items():
             (whole / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        for file in whole.iterdir():
+            file.chmod(0o644)  # safetensors writes files that nobody else can read
         before = Path(partial, "before")
         try:
             if folder.exists():
