@@ -252,6 +252,12 @@ def test_pretraining_exports_a_denoiser_that_segmentation_takes(
     best = torch.load(run / "best.ckpt", weights_only=True)
     assert best["global_step"] == curve.set_index("step")["loss"].idxmin()
 
+    for subcommand in ("test", "predict"):
+        with pytest.raises(SystemExit):
+            main([subcommand, "--ckpt_path", str(run / "best.ckpt")])
+        assert f"lcpdn {subcommand} needs a segmentation run" in capsys.readouterr().err
+    main(["validate", "--ckpt_path", str(run / "best.ckpt")])
+
     denoiser = f"--model.network.denoiser={run / 'denoiser'}"
     main(["fit", *tiny, *monuseg, denoiser, "--trainer.max_epochs=1"])
     assert list(Path("runs", "monuseg", "lcpdn").glob("*/best.ckpt"))

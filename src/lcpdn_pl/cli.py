@@ -30,7 +30,7 @@ from lcpdn_pl.callbacks import (
 )
 from lcpdn_pl.commands import COMMANDS, CommandParser
 from lcpdn_pl.data import DataModule
-from lcpdn_pl.errors import CheckpointError, LCPDNError
+from lcpdn_pl.errors import CheckpointError, ConfigError, LCPDNError
 from lcpdn_pl.tasks import SegmentationTask, Task
 
 # What may differ from the run that made a checkpoint: where data lie, how they are loaded, how
@@ -135,11 +135,21 @@ class LCPDNCLI(LightningCLI):
 
     def test(self, **kwargs: Any) -> None:
         """Runs ``Trainer.test``; the report prints the table."""
+        self._refuse_pretraining()
         self.trainer.test(**kwargs | {"verbose": False})
 
     def predict(self, **kwargs: Any) -> None:
         """Runs ``Trainer.predict``; masks are written one by one, not kept."""
+        self._refuse_pretraining()
         self.trainer.predict(**kwargs | {"return_predictions": False})
+
+    def _refuse_pretraining(self) -> None:
+        if not isinstance(self.model, SegmentationTask):
+            raise ConfigError(
+                f"lcpdn {self.subcommand} needs a segmentation run, but the checkpoint is of "
+                f"{type(self.model).__name__}. Its run folder's denoiser/ is what to use: "
+                "lcpdn fit --model.network.denoiser FOLDER."
+            )
 
     def after_fit(self) -> None:
         """Says where the best checkpoint is and how to test it."""

@@ -62,6 +62,16 @@ def test_another_checksum_leaves_nothing(published: Weights, folder: Path) -> No
     assert list(folder.iterdir()) == []
 
 
+def test_a_download_without_the_weights_is_no_download(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "snapshot_download", lambda *_, **__: None)
+    entry = Weights("a", "text_encoder", 1, "MIT", "model.safetensors", source="hub:owner/a")
+    with pytest.raises(WeightsError, match="a could not be fetched from hub:owner/a"):
+        entry.fetch(folder)
+    assert not entry.present
+
+
 def test_without_network_the_remedy_is_one_line(folder: Path) -> None:
     gone = replace(CATALOGUE["256x256_diffusion_uncond.pt"], source="file:///nowhere/at/all.pt")
     with pytest.raises(WeightsError, match=r"lcpdn weights fetch 256x256.*--to FOLDER") as error:

@@ -1,6 +1,5 @@
 """The weights that the shipped configurations name: where they lie, and how to fetch them."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from huggingface_hub import snapshot_download
 
 from lcpdn_pl.backbones.weights import DDPM_SMALL, minilm_l6
 from lcpdn_pl.errors import WeightsError
+from lcpdn_pl.files import sha256
 
 WEIGHTS_VARIABLE = "LCPDN_WEIGHTS"
 
@@ -58,7 +58,7 @@ class Weights:
 
     def intact(self) -> bool | None:
         """Whether its checksum is the stated one; ``None`` where none is stated."""
-        return None if self.sha256 is None else _sha256(self.path) == self.sha256
+        return None if self.sha256 is None else sha256(self.path) == self.sha256
 
     def fetch(self, folder: Path) -> Path:
         """Downloads the weights, whole or not at all.
@@ -77,12 +77,12 @@ class Weights:
         with tempfile.TemporaryDirectory(dir=target) as partial:
             try:
                 self._download(Path(partial))
+                found = sha256(Path(partial, self.file))
             except Exception as error:  # every library under a download has errors of its own
                 raise WeightsError(
                     f"{self.name} could not be fetched from {self.source}: "
                     f"{str(error).splitlines()[0]}. {elsewhere(self.name)}"
                 ) from error
-            found = _sha256(Path(partial, self.file))
             if self.sha256 not in (None, found):
                 raise WeightsError(
                     f"{self.source}: expected SHA-256 {self.sha256}, found {found}; nothing was "
@@ -185,8 +185,3 @@ def local_copy(name: str) -> Path | None:
     """The file of fetched weights, ``None`` where they are not in the catalogue or not there."""
     weights = CATALOGUE.get(name)
     return weights.path if weights is not None and weights.present else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

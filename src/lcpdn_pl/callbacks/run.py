@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
-from lcpdn_pl.callbacks.files import write_whole
+from lcpdn_pl.files import write_whole
 from lcpdn_pl.tasks.base import Task
 
 CONFIG = "config.yaml"

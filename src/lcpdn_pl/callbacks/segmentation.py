@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lcpdn_pl.callbacks.files import save_figure, write_whole
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.data.masks import resize_mask
+from lcpdn_pl.files import save_figure, write_whole
 from lcpdn_pl.metrics import IGNORE
 from lcpdn_pl.plotting import Panel, overlay_sheet
 from lcpdn_pl.tasks.segmentation import RULES, SegmentationTask

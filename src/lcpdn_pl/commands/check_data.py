@@ -22,6 +22,7 @@ from lcpdn_pl.data.checks import LEVELS, Finding, untracked, worst
 from lcpdn_pl.data.images import read_image, read_values
 from lcpdn_pl.data.problems import listing
 from lcpdn_pl.errors import DataError
+from lcpdn_pl.files import save_figure
 from lcpdn_pl.plotting import Tile, sample_sheet
 
 EMBEDDED = "minilm-l6"
@@ -183,8 +184,7 @@ def _write_sheet(file: Path, source: Source, title: str, seed: int) -> None:
     chosen = np.random.default_rng(seed).permutation(len(samples))[:_ON_SHEET]
     tiles = list(_tiles(source, sorted(chosen.tolist())))
     if tiles:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        sample_sheet(tiles, title).savefig(file, dpi=130)
+        save_figure(sample_sheet(tiles, title), file)
 
 
 def _tiles(source: Source, rows: list[int]) -> Iterator[Tile]:

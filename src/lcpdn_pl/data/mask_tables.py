@@ -16,6 +16,7 @@ from lcpdn_pl.data.mask_reports import MASK_SOURCE, Wording, describe_mask
 from lcpdn_pl.data.problems import Problems
 from lcpdn_pl.data.report_tables import read_cells
 from lcpdn_pl.errors import DataError
+from lcpdn_pl.files import write_whole
 
 _TITLES = ("Image", "Description", "source")
 _FILLABLE = ("images without a report", "folders without exactly one *_text.xlsx or *.csv")
@@ -189,9 +190,6 @@ def _write_manifest(path: Path, describe: _Describe, force: bool) -> _Rows:
 
 
 def _write_csv(path: Path, rows: Iterable[Iterable[str]]) -> None:
-    """Writes a table that appears whole or not at all."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text.getvalue(), encoding="utf-8", newline="")
-    part.replace(path)
+    write_whole(path, text.getvalue())

@@ -192,8 +192,6 @@ def refused_when_read(archive: Path) -> str:
 @pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04" + bytes(40)])
 def test_no_archive(archive: Path, content: bytes) -> None:
     archive.write_bytes(content)
-    if archive.suffix == ".tar" and content == b"":
-        pytest.skip("an empty file is an empty tar")
     assert "expected a whole archive" in refused(archive)
 
 

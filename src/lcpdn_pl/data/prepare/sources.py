@@ -1,6 +1,5 @@
 """What a download consists of: the files of a folder, and of the archives that lie in it."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 from lcpdn_pl.data.lvit import is_litter
 from lcpdn_pl.data.prepare.archives import SUFFIXES, archive_stem, is_archive, unpack
 from lcpdn_pl.errors import DataError
+from lcpdn_pl.files import sha256
 
 _MOST_NESTED = 3  # MoNuSeg is handed out as an archive of archives
 
@@ -18,12 +18,6 @@ class File(NamedTuple):
     path: Path
     inside: PurePath
     """Its place in the source: the folders and archives that it lies in, and its name."""
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_files(source: Path, scratch: Path) -> list[File]:

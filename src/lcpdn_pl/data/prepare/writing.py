@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from lcpdn_pl.data.prepare.sources import sha256
 from lcpdn_pl.data.problems import Problems
 from lcpdn_pl.errors import DataError
+from lcpdn_pl.files import sha256
 
 CHECKSUMS = "CHECKSUMS.sha256"
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lcpdn_pl.callbacks.files import save_figure, write_whole
+from lcpdn_pl.files import save_figure, write_whole
 
 
 def test_write_whole_leaves_the_old_file_when_writing_fails(

@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and their checksums."""
 
+import hashlib
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -19,3 +20,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, dpi=130, format="png")
     partial.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
