@@ -212,9 +212,36 @@ def test_attributes_say_what_comes_out(unet: UNet2DModel) -> None:
     whole = sum(p.numel() for p in unet.parameters())
     features = DiffusionFeatures(unet, [1, 2], STEPS).train()
     assert not features.training
-    assert (features.divisor, features.embed_width, features.patch) == (8, 32, 2)
+    assert (features.divisor, features.prompt_channels, features.patch) == (8, 32, 2)
     assert [part.shape[1] for part in features(image())] == features.channels == [48, 24]
     assert sum(p.numel() for p in features.parameters()) < whole
+
+
+def test_a_prompt_scales_and_shifts_what_every_block_gives(unet: UNet2DModel) -> None:
+    features = DiffusionFeatures(unet, BLOCKS, STEPS, prompt_injection="scale_shift")
+    blocks = [*features.input_blocks, features.mid_block, *features.output_blocks]
+    given: list[Tensor] = []
+    for block in blocks:
+        block.register_forward_hook(lambda _m, _i, output: given.append(output))
+    plain = features(image())
+    widths = [output.shape[1] for output in given]
+    assert features.prompt_channels == 2 * sum(widths)
+    zero = torch.zeros(2, features.prompt_channels)
+    for found, wanted in zip(features(image(), zero), plain, strict=True):
+        assert torch.equal(found, wanted)
+
+    # Only the last block's part of the prompt is not 0.
+    scale, shift = torch.randn(2, 2, widths[-1], generator=torch.Generator().manual_seed(0))
+    last = torch.cat([zero[:, : -2 * widths[-1]], scale, shift], dim=1).requires_grad_()
+    found = features(image(), last)
+    wanted = plain[-1].unflatten(1, (len(STEPS), -1)) * (1 + scale[:, None, :, None, None])
+    wanted = (wanted + shift[:, None, :, None, None]).flatten(1, 2)
+    torch.testing.assert_close(found[-1], wanted, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found[0], plain[0])
+    found[-1].square().mean().backward()
+    assert last.grad is not None
+    parts = last.grad.split([2 * width for width in widths], dim=1)
+    assert all(part.abs().max() > 0 for part in parts)
 
 
 @pytest.mark.parametrize(

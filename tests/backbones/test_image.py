@@ -53,6 +53,20 @@ def test_open_clip_tokens_are_in_row_order_after_the_class_token(vit: ImageEncod
     assert changed_token(vit, 32, slice(16, 24), slice(8, 16)) == 1 + 2 * 4 + 1
 
 
+def test_tokens_are_the_coarsest_map(vit: ImageEncoder) -> None:
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for encoder, sides in (
+        (create_image_encoder("efficientnet-lite0"), [32, 16, 8, 4, 2]),
+        (vit, [4]),
+    ):
+        maps = encoder.feature_maps(image)
+        assert [(m.shape[1], m.shape[2], m.shape[3]) for m in maps] == [
+            (width, side, side) for width, side in zip(encoder.map_widths, sides, strict=True)
+        ]
+        tokens = maps[-1].flatten(2).transpose(1, 2)
+        assert torch.equal(encoder(image)[:, -tokens.shape[1] :], tokens)
+
+
 @pytest.mark.parametrize("size", [(16, 16), (64, 48)])
 def test_open_clip_resizes_to_its_own_size(vit: ImageEncoder, size: tuple[int, int]) -> None:
     values = torch.tensor([-1.0, 0.25, 1.0]).view(1, 3, 1, 1)

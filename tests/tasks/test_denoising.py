@@ -105,10 +105,10 @@ def spied(task: DenoisingTask, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Te
 
 
 def drawn(
-    denoiser: str, monkeypatch: pytest.MonkeyPatch, seed: int, *sizes: int
+    denoiser: str, monkeypatch: pytest.MonkeyPatch, seed: int, *sizes: int, **options: Any
 ) -> list[tuple[Tensor, Tensor]]:
     """What two epochs over batches of these sizes draw."""
-    task = DenoisingTask(denoiser)
+    task = DenoisingTask(denoiser, **options)
     seen = spied(task, monkeypatch)
     torch.manual_seed(seed)
     batches = loader(*(torch.zeros(size, 3, 4, 4) for size in sizes))
@@ -144,6 +144,17 @@ def test_timesteps_are_uniform_over_all_thousand(
     assert counts.tolist() == pytest.approx([2000] * 10, abs=180)
     assert noise.mean().item() == pytest.approx(0, abs=0.01)
     assert noise.std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_timesteps_of_power_two_are_squares_of_uniform_draws(
+    tiny_denoiser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, _ = drawn(tiny_denoiser, monkeypatch, 0, 20_000, timestep_power=2.0)[0]
+    assert (steps.min().item(), steps.max().item()) == (0, 999)
+    for bound in (10, 100, 250, 640):
+        assert (steps < bound).float().mean().item() == pytest.approx(
+            (bound / 1000) ** 0.5, abs=0.01
+        )
 
 
 def test_rate_rises_linearly_and_falls_as_a_cosine_to_zero(

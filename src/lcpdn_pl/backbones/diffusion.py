@@ -6,12 +6,15 @@ Equation numbers are those of the package's method page, ``models/lcpdn/README.m
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
+from typing import Literal
 
 import torch
 from diffusers import UNet2DModel
+from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,9 +52,9 @@ class _Block(nn.Module):
     @property
     def width(self) -> int:
         """Channels of the output."""
-        resnet = self.layers[0]
-        assert isinstance(resnet, ResnetBlock2D)  # noqa: S101 - every output block begins so
-        return int(resnet.conv2.out_channels)
+        first = self.layers[0]
+        assert isinstance(first, ResnetBlock2D | Downsample2D)  # noqa: S101 - every block begins so
+        return int(first.out_channels)
 
     def forward(self, hidden: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
         if skip is not None:
@@ -103,6 +106,9 @@ class DiffusionFeatures(FrozenBackbone):
         step_batch: Timesteps that run in one batch; ``None`` runs all of them together.
         gradient_checkpointing: Recompute each block in the backward pass of the prompt instead
             of keeping its activations.
+        prompt_injection: What a prompt does: ``embedding`` adds it to the embedding of every
+            timestep (the paper); ``scale_shift`` scales and shifts the channels of every block's
+            output, h (1 + s) + b.
         compile: Compile the pass with ``torch.compile``, once for each input shape; needs a C++
             compiler.
         store: Keeps the features of passes whose prompt needs no gradient, for images that come
@@ -112,7 +118,8 @@ class DiffusionFeatures(FrozenBackbone):
 
     Attributes:
         channels: Channels of each feature map, S * C_k.
-        embed_width: Width d of the time embedding, and of a prompt.
+        prompt_channels: Width of a prompt: d of the time embedding, or that of every block's s
+            and b in a row.
         divisor: Image sides must be multiples of this.
 
     Raises:
@@ -133,6 +140,7 @@ class DiffusionFeatures(FrozenBackbone):
         noise_seed: int = 0,
         step_batch: int | None = None,
         gradient_checkpointing: bool = False,
+        prompt_injection: Literal["embedding", "scale_shift"] = "embedding",
         compile: bool = False,
         store: FeatureStore | None = None,
         name: str = "unet",
@@ -169,7 +177,11 @@ class DiffusionFeatures(FrozenBackbone):
         self.gradient_checkpointing = gradient_checkpointing
         self.patch = math.isqrt(unet.config.in_channels // 3)
         self.divisor = self.patch * 2 ** (len(unet.config.block_out_channels) - 1)
-        self.embed_width: int = unet.time_embedding.linear_2.out_features
+        widths = [block.width for block in (*self.input_blocks, *self.output_blocks)]
+        widths.insert(len(self.input_blocks), self.input_blocks[-1].width)  # of the middle
+        self.modulated = [2 * w for w in widths] if prompt_injection == "scale_shift" else None
+        embed_width: int = unet.time_embedding.linear_2.out_features
+        self.prompt_channels = sum(self.modulated) if self.modulated else embed_width
         self.channels = [output_blocks[block].width * len(steps) for block in blocks]
         # NHWC: what the fast convolutions of GPUs and CPUs work in.
         self.to(memory_format=torch.channels_last)
@@ -185,8 +197,8 @@ class DiffusionFeatures(FrozenBackbone):
 
         Args:
             image: x_0 [B, 3, H, W] in [-1, 1].
-            prompt: TextProj(E) [B, d], added to the embedding of every timestep; gradients reach
-                it through the frozen denoiser. ``None`` is the plain time embedding.
+            prompt: TextProj(E) [B, prompt_channels], the same for every timestep; gradients reach
+                it through the frozen denoiser. ``None`` is the plain denoiser.
 
         Returns:
             One tensor [B, S * C_k, H_k, W_k] a block; channels are grouped by timestep.
@@ -223,6 +235,7 @@ class DiffusionFeatures(FrozenBackbone):
             self.blocks,
             self.timesteps.tolist(),
             self.noise_seed,
+            self.modulated,
         )
         shape = (dtype, tuple(image.shape[1:]), self.noise is None, prompt is None)
         digest = hashlib.blake2b(repr((*settings, *shape)).encode(), digest_size=16)
@@ -262,19 +275,25 @@ class DiffusionFeatures(FrozenBackbone):
         num_steps, batch = noised.shape[:2]
         embedding = self.time_embedding(self.time_proj(timesteps).to(noised.dtype))
         embedding = embedding.repeat_interleave(batch, dim=0)
+        modulations: Iterator[Tensor | None] = repeat(None)
         if prompt is not None:
-            embedding = embedding + prompt.repeat(num_steps, 1)
+            prompt = prompt.repeat(num_steps, 1)
+            if self.modulated:
+                modulations = iter(prompt.split(self.modulated, dim=1))
+            else:
+                embedding = embedding + prompt
 
         folded = F.pixel_unshuffle(noised.flatten(0, 1), self.patch)
         hidden = self.conv_in(folded.contiguous(memory_format=torch.channels_last))
         skips = [hidden]
         for block in self.input_blocks:
-            hidden = self._through(block, hidden, embedding)
+            hidden = _modulate(self._through(block, hidden, embedding), next(modulations))
             skips.append(hidden)
-        hidden = self._through(self.mid_block, hidden, embedding)
+        hidden = _modulate(self._through(self.mid_block, hidden, embedding), next(modulations))
         features = []
         for index, block in enumerate(self.output_blocks):
             hidden = self._through(block, hidden, embedding, skips.pop())
+            hidden = _modulate(hidden, next(modulations))
             if index in self.blocks:
                 grouped = hidden.unflatten(0, (num_steps, batch)).transpose(0, 1)
                 features.append(grouped.flatten(1, 2))
@@ -286,6 +305,13 @@ class DiffusionFeatures(FrozenBackbone):
         else:
             output = block(*args)
         return output
+
+
+def _modulate(hidden: Tensor, modulation: Tensor | None) -> Tensor:
+    if modulation is None:
+        return hidden
+    scale, shift = modulation[..., None, None].chunk(2, dim=1)
+    return hidden * (1 + scale) + shift
 
 
 def create_denoiser(

@@ -1,6 +1,7 @@
 """Frozen image encoders: an image becomes tokens that the prompt attends to."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import open_clip
@@ -16,13 +17,15 @@ from lcpdn_pl.errors import WeightsError
 
 
 class ImageEncoder(FrozenBackbone):
-    """Turns an image into tokens.
+    """Turns an image into tokens and feature maps.
 
     Attributes:
         width: Width of a token, D_I.
+        map_widths: Channels of each feature map.
     """
 
     width: int
+    map_widths: Sequence[int]
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
@@ -35,9 +38,13 @@ class ImageEncoder(FrozenBackbone):
             Tokens [B, M, D_I].
         """
 
+    @abstractmethod
+    def feature_maps(self, image: Tensor) -> list[Tensor]:
+        """Maps [B, C_k, H_k, W_k] of the image, from fine to coarse; arguments as above."""
+
 
 class EfficientNetTokens(ImageEncoder):
-    """EfficientNet-Lite0: the last feature map at stride 32, one token a position.
+    """EfficientNet-Lite0: maps at strides 2 to 32, and one token a position of the last.
 
     Tan and Le, "EfficientNet", ICML 2019; the Lite variant is Google's, without
     squeeze-and-excitation.
@@ -45,17 +52,21 @@ class EfficientNetTokens(ImageEncoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(4,))
-        self.width = self.net.feature_info.channels()[-1]
+        self.net = timm.create_model("tf_efficientnet_lite0", features_only=True)
+        self.map_widths = self.net.feature_info.channels()
+        self.width = self.map_widths[-1]
         self.net.load_state_dict(weights.efficientnet_lite0(self.net.state_dict()))
         self.freeze("efficientnet-lite0", pretrained=True)
 
     def forward(self, image: Tensor) -> Tensor:
         """See :meth:`ImageEncoder.forward`; M = (H / 32) * (W / 32)."""
+        return self.feature_maps(image)[-1].flatten(2).transpose(1, 2)
+
+    def feature_maps(self, image: Tensor) -> list[Tensor]:
+        """See :meth:`ImageEncoder.feature_maps`; five, at strides 2, 4, 8, 16 and 32."""
         # The weights expect (x - 127) / 128 of 0..255, and image is (x - 127.5) / 127.5.
-        features: Tensor
-        (features,) = self.net((image * 127.5 + 0.5) / 128)
-        return features.flatten(2).transpose(1, 2)
+        maps: list[Tensor] = self.net((image * 127.5 + 0.5) / 128)
+        return maps
 
 
 class OpenClipTokens(ImageEncoder):
@@ -99,6 +110,7 @@ class OpenClipTokens(ImageEncoder):
         self.visual: nn.Module = visual
         self.size: tuple[int, int] = tuple(visual.image_size)
         self.width = visual.class_embedding.shape[0]
+        self.map_widths = [self.width]
         for name in ("mean", "std"):
             value = torch.tensor(getattr(visual, f"image_{name}")).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
@@ -106,6 +118,16 @@ class OpenClipTokens(ImageEncoder):
 
     def forward(self, image: Tensor) -> Tensor:
         """See :meth:`ImageEncoder.forward`; the class token comes first."""
+        patches, prefix = self._encode(image)
+        return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)
+
+    def feature_maps(self, image: Tensor) -> list[Tensor]:
+        """See :meth:`ImageEncoder.feature_maps`; one, of the patch tokens."""
+        patches, _ = self._encode(image)
+        return [patches]
+
+    def _encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches [B, D_I, rows, columns] and class token [B, 1, D_I]."""
         image = F.interpolate(
             image, self.size, mode="bicubic", align_corners=False, antialias=True
         ).clamp(-1, 1)
@@ -115,11 +137,10 @@ class OpenClipTokens(ImageEncoder):
             indices=1,
             normalize_intermediates=True,
             intermediates_only=True,
-            output_fmt="NLC",
+            output_fmt="NCHW",
             output_extra_tokens=True,
         )
-        patches = features["image_intermediates"][-1]
-        return torch.cat([features["image_intermediates_prefix"][-1], patches], dim=1)
+        return features["image_intermediates"][-1], features["image_intermediates_prefix"][-1]
 
 
 def create_image_encoder(name: str) -> ImageEncoder:

@@ -15,6 +15,17 @@ def tokens(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def mapped(positions: Tensor, rows: int) -> Tensor:
+    """[B, P, h] in row order -> [B, h, rows, P / rows]."""
+    image: Tensor = positions.transpose(1, 2).unflatten(2, (rows, -1))
+    return image
+
+
+def flat(image: Tensor) -> Tensor:
+    """[B, h, H, W] -> [B, P, h] in row order."""
+    return image.flatten(2).transpose(1, 2)
+
+
 VALID = torch.tensor([[True, True, True, False, False], [True] * 5])
 
 
@@ -60,7 +71,7 @@ def test_ltfr_follows_its_equations() -> None:
     torch.manual_seed(0)
     ltfr = LTFR(4)
     image, report = tokens(1, 2, 9, 4), tokens(2, 2, 5, 4)
-    result = ltfr(image, report, VALID)
+    result = flat(ltfr(mapped(image, 3), report, VALID))
     for b in range(2):
         for position in range(9):
             text = report[b, position % int(VALID[b].sum())]
@@ -77,7 +88,7 @@ def test_cross_attention_is_attention_written_out() -> None:
     torch.manual_seed(0)
     block = CrossAttention(4, heads=1)
     image, report = tokens(1, 2, 3, 4), tokens(2, 2, 5, 4)
-    result = block(image, report, VALID)
+    result = flat(block(mapped(image, 1), report, VALID))
     w_q, w_k, w_v = block.attention.in_proj_weight.chunk(3)
     b_q, b_k, b_v = block.attention.in_proj_bias.chunk(3)
     for b in range(2):
@@ -88,12 +99,13 @@ def test_cross_attention_is_attention_written_out() -> None:
         torch.testing.assert_close(result[b], expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("fusion", [LTFR(4), CrossAttention(4)])
+@pytest.mark.parametrize("fusion", [LTFR(4), LTFR(4, "attend"), CrossAttention(4)])
 def test_padding_changes_nothing(fusion: torch.nn.Module) -> None:
     image, report = tokens(1, 2, 9, 4), tokens(2, 2, 5, 4)
     other = report.clone()
     other[0, 3:] = 1000.0
-    torch.testing.assert_close(fusion(image, report, VALID), fusion(image, other, VALID))
+    found, wanted = (fusion(mapped(image, 3), r, VALID) for r in (other, report))
+    torch.testing.assert_close(found, wanted)
     torch.manual_seed(0)
     prompt = TextVisionPrompt(4, 4, 4, 3, zero_init=False)
     torch.testing.assert_close(prompt(report, VALID, image), prompt(other, VALID, image))

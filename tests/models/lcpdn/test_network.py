@@ -21,11 +21,20 @@ class TestLCPDN(NetworkTester):
     # A shift of all keys leaves the softmax as it is, and the norm takes away a bias before it.
     untrained = ("prompt.key.bias", "head.0.bias", "head.3.bias")
 
-    @pytest.fixture(params=[True, False], ids=["ltfr", "cross-attention"])
+    @pytest.fixture(
+        params=[
+            {},
+            {"ltfr": False},
+            {"text_alignment": "attend", "clean_scales": ("pixels", "encoder")},
+            {"prompt_injection": "scale_shift"},
+        ],
+        ids=lambda options: "-".join(options) or "paper",
+    )
     def config(
         self, tiny_network: dict[str, Any], request: pytest.FixtureRequest
     ) -> dict[str, Any]:
-        return tiny_network | {"zero_init_prompt": False, "ltfr": request.param}
+        options: dict[str, Any] = request.param
+        return tiny_network | {"zero_init_prompt": False} | options
 
 
 def test_report_and_image_reach_the_logits(tiny_network: dict[str, Any]) -> None:
@@ -80,6 +89,22 @@ def test_toggles_and_frozen_prompt(tiny_network: dict[str, Any]) -> None:
     trainable, frozen = network.count_parameters()
     assert trainable + frozen == sum(p.numel() for p in network.parameters())
     assert trainable < LCPDN(**tiny_network).count_parameters()[0]
+
+
+def test_clean_scales_add_what_they_name(tiny_network: dict[str, Any]) -> None:
+    seen: list[Tensor] = []
+    network = LCPDN(**tiny_network, cprfl=False, clean_scales=("encoder", "pixels"))
+    for projection in network.project_image:
+        projection.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    image = images(1, 64)
+    network(image, REPORTS[:1])
+    assert network.image_encoder is not None
+    assert torch.equal(seen[3], image)
+    for found, wanted in zip(seen[4:], network.image_encoder.feature_maps(image), strict=True):
+        assert torch.equal(found, wanted)
+    sides = [tuple(scale.shape[1:]) for scale in seen[4:]]
+    assert sides == [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)]
+    assert network.prompt is None
 
 
 def test_backbones_are_described(tiny_network: dict[str, Any]) -> None:

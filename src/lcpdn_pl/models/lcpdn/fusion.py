@@ -1,8 +1,16 @@
 """Fusion of image features and report tokens at one scale (eq. 7 to 10)."""
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+HEADS = 4
+"""Attention heads, of LTFR's ``attend`` and of the block that stands in its place."""
+FREQUENCIES = (0.5, 1.0, 2.0, 4.0)
+"""Of a place code, in half turns across half the image: the first one tells left from right."""
 
 
 def tile_index(valid: Tensor, length: int) -> Tensor:
@@ -20,45 +28,85 @@ def tile_index(valid: Tensor, length: int) -> Tensor:
     return torch.arange(length, device=valid.device) % valid.sum(dim=1, keepdim=True)
 
 
+def place_code(height: int, width: int) -> Tensor:
+    """Sines and cosines of where each position lies, the same for one place at every scale.
+
+    With u the centre of a position from -1 (top or left edge) to 1, the code is sin(pi f u) and
+    cos(pi f u) for each f of :data:`FREQUENCIES`, of its row and then of its column.
+
+    Returns:
+        [H * W, 16], positions in row order.
+    """
+    turns = math.pi * torch.tensor(FREQUENCIES)
+    sides = ((2 * torch.arange(n) + 1) / n - 1 for n in (height, width))
+    places = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1)
+    angles = (places.unsqueeze(-1) * turns).flatten(2).flatten(0, 1)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
 class LTFR(nn.Module):
     """Light text-vision fusion and refinement.
 
-    - F_cat = [F_img; F_txt], F_txt the report tokens tiled to the positions     (eq. 7)
-    - F_fuse = MLP(F_cat)                                                        (eq. 8)
-    - lambda = sigmoid(w F_fuse + b), F* = lambda F_fuse + (1 - lambda) F_img    (eq. 9)
-    - H = F* * F_img, elementwise                                                (eq. 10)
+    - F_cat = [F_img; F_txt], F_txt the report's tokens aligned to the positions  (eq. 7)
+    - F_fuse = MLP(F_cat)                                                         (eq. 8)
+    - lambda = sigmoid(w F_fuse + b), F* = lambda F_fuse + (1 - lambda) F_img     (eq. 9)
+    - H = F* * F_img, elementwise                                                 (eq. 10)
 
     Args:
         width: Width h of image features and report tokens.
+        alignment: ``tile`` repeats the tokens over the positions (the paper). With ``attend`` each
+            position is coded by its place, P = F_img + W_p code, and looks for the tokens T that
+            concern it: eq. 8's first layer takes P for F_img and adds attention in 4 heads with
+            queries P W_Q, keys T W_K and, as values, its own share of T.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, alignment: Literal["tile", "attend"] = "tile") -> None:
         super().__init__()
         self.concat = nn.Linear(2 * width, width)
         self.fuse = nn.Linear(width, width)
         self.gate = nn.Linear(width, 1)
+        self.attends = alignment == "attend"
+        if self.attends:
+            self.place = nn.Linear(4 * len(FREQUENCIES), width, bias=False)
+            self.query = nn.Linear(width, width, bias=False)
+            self.key = nn.Linear(width, width, bias=False)
 
     def forward(self, image: Tensor, report: Tensor, valid: Tensor) -> Tensor:
         """Fuses one scale.
 
         Args:
-            image: Image features F_img [B, P, h], P positions in row order.
+            image: Image features F_img [B, h, H, W].
             report: Report tokens [B, N, h].
             valid: [B, N], true where a report token is valid.
 
         Returns:
-            H [B, P, h].
+            H [B, h, H, W].
         """
+        pixels = image.flatten(2).transpose(1, 2)
         # A linear layer of [img; text] is the sum of one of img and one of text; the latter is
-        # computed once a token and then tiled, not once a position.
+        # computed once a token and then aligned, not once a position.
         image_weight, text_weight = self.concat.weight.chunk(2, dim=1)
         text = F.linear(report, text_weight, self.concat.bias)
-        index = tile_index(valid, image.shape[1]).unsqueeze(-1).expand(-1, -1, text.shape[-1])
-        hidden = F.linear(image, image_weight) + text.gather(1, index)
-        fused = self.fuse(F.gelu(hidden))
+        placed = pixels
+        if self.attends:
+            height, width = image.shape[-2:]
+            placed = pixels + self.place(place_code(height, width).to(pixels))
+            query, key, value = (
+                part.unflatten(-1, (HEADS, -1)).transpose(1, 2)
+                for part in (self.query(placed), self.key(report), text)
+            )
+            found = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=valid[:, None, None]
+            )
+            aligned = found.transpose(1, 2).flatten(2)
+        else:
+            index = tile_index(valid, pixels.shape[1]).unsqueeze(-1)
+            aligned = text.gather(1, index.expand(-1, -1, text.shape[-1]))
+        fused = self.fuse(F.gelu(F.linear(placed, image_weight) + aligned))
         rate = torch.sigmoid(self.gate(fused))
-        refined: Tensor = (rate * fused + (1 - rate) * image) * image
-        return refined
+        refined = (rate * fused + (1 - rate) * pixels) * pixels
+        result: Tensor = refined.transpose(1, 2).unflatten(2, image.shape[-2:])
+        return result
 
 
 class CrossAttention(nn.Module):
@@ -71,15 +119,16 @@ class CrossAttention(nn.Module):
         heads: Attention heads.
     """
 
-    def __init__(self, width: int, heads: int = 4) -> None:
+    def __init__(self, width: int, heads: int = HEADS) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
 
     def forward(self, image: Tensor, report: Tensor, valid: Tensor) -> Tensor:
         """Fuses one scale; arguments and result as in :meth:`LTFR.forward`."""
+        pixels = image.flatten(2).transpose(1, 2)
         attended, _ = self.attention(
-            self.norm(image), report, report, key_padding_mask=~valid, need_weights=False
+            self.norm(pixels), report, report, key_padding_mask=~valid, need_weights=False
         )
-        result: Tensor = image + attended
+        result: Tensor = (pixels + attended).transpose(1, 2).unflatten(2, image.shape[-2:])
         return result

@@ -1,7 +1,7 @@
 """LCPDN: lightweight cross-text-vision prompting diffusion network."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +45,18 @@ class LCPDN(Network):
             are not trained (``cprfl`` or ``prompt_gradient`` false); null keeps none. Of the
             augmentations only flips and quarter turns come again: ``data.augment: dihedral``.
         feature_cache_limit: GiB that the folder may take.
+        clean_scales: Views of the image without noise that join the denoiser's features as scales
+            of their own: ``pixels``, the image itself, ``encoder``, the image encoder's maps.
         max_tokens: Longer reports are cut to this many tokens.
         cprfl: Prompt the denoiser; false leaves its plain time embedding.
         ltfr: Fuse with LTFR; false puts a standard cross-attention block in its place.
         prompt_gradient: Train the prompt through the denoiser; false freezes the prompt as it was
             initialised, which needs no backward pass through the denoiser.
+        prompt_injection: Where the prompt enters: ``embedding``, added to the time embedding (the
+            paper), or ``scale_shift`` of every block's output.
         prompt_width: Shared width D of the prompt's attention.
+        text_alignment: How LTFR brings report tokens to positions: ``tile`` (the paper) or
+            ``attend``, see :class:`lcpdn_pl.models.lcpdn.fusion.LTFR`.
         zero_init_prompt: Start from the plain denoiser's features.
         width: Width h that every scale and the report are projected to.
         normalise: Normalise the projected features of an image over channels and positions, since
@@ -76,11 +82,14 @@ class LCPDN(Network):
         compile: bool = False,
         feature_cache: str | None = None,
         feature_cache_limit: float = 20.0,
+        clean_scales: Sequence[Literal["pixels", "encoder"]] = (),
         max_tokens: int = 64,
         cprfl: bool = True,
         ltfr: bool = True,
         prompt_gradient: bool = True,
+        prompt_injection: Literal["embedding", "scale_shift"] = "embedding",
         prompt_width: int = 384,
+        text_alignment: Literal["tile", "attend"] = "tile",
         zero_init_prompt: bool = True,
         width: int = 64,
         normalise: bool = True,
@@ -101,6 +110,7 @@ class LCPDN(Network):
             noise_seed=noise_seed,
             step_batch=step_batch,
             gradient_checkpointing=gradient_checkpointing,
+            prompt_injection=prompt_injection,
             compile=compile,
             store=FeatureStore(feature_cache, feature_cache_limit) if feature_cache else None,
             name=denoiser,
@@ -108,25 +118,27 @@ class LCPDN(Network):
         )
         self.text_encoder = create_text_encoder(text_encoder, max_tokens)
         text_width = self.text_encoder.width
-        self.image_encoder = create_image_encoder(image_encoder) if cprfl else None
-        self.prompt = (
-            TextVisionPrompt(
+        self.clean_scales = tuple(clean_scales)
+        encodes = cprfl or "encoder" in clean_scales
+        self.image_encoder = create_image_encoder(image_encoder) if encodes else None
+        self.prompt: TextVisionPrompt | None = None
+        if self.image_encoder is not None and cprfl:
+            self.prompt = TextVisionPrompt(
                 text_width,
                 self.image_encoder.width,
                 prompt_width,
-                self.features.embed_width,
+                self.features.prompt_channels,
                 zero_init_prompt,
-            )
-            if self.image_encoder
-            else None
-        )
-        if self.prompt is not None:
-            self.prompt.requires_grad_(prompt_gradient)
-        channels = self.features.channels
+            ).requires_grad_(prompt_gradient)
+        channels = [*self.features.channels]
+        if "pixels" in clean_scales:
+            channels.append(3)
+        if self.image_encoder is not None and "encoder" in clean_scales:
+            channels += self.image_encoder.map_widths
         self.project_image = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.project_text = nn.ModuleList(nn.Linear(text_width, width) for _ in channels)
         self.norm = nn.GroupNorm(1, width, affine=False) if normalise else nn.Identity()
-        self.fusion: nn.Module = LTFR(width) if ltfr else CrossAttention(width)
+        self.fusion: nn.Module = LTFR(width, text_alignment) if ltfr else CrossAttention(width)
         self.head = PixelClassifier(width * len(channels), head_widths)
 
     def forward(self, image: Tensor, text: Sequence[str]) -> Tensor:
@@ -137,30 +149,23 @@ class LCPDN(Network):
             with torch.no_grad():
                 tokens = self.image_encoder(image)
             prompt = self.prompt(report, valid, tokens)
-        scales = [
-            self._fuse(features, report, valid, project_image, project_text)
-            for features, project_image, project_text in zip(
-                self.features(image, prompt), self.project_image, self.project_text, strict=True
+        scales = [*self.features(image, prompt), *self._clean(image)]
+        fused = [
+            self.fusion(self.norm(project_image(scale)), project_text(report), valid)
+            for scale, project_image, project_text in zip(
+                scales, self.project_image, self.project_text, strict=True
             )
         ]
         size = image.shape[-2:]
         logits: Tensor = self.head(
-            torch.cat([F.interpolate(scale, size, mode="bilinear") for scale in scales], dim=1)
+            torch.cat([F.interpolate(scale, size, mode="bilinear") for scale in fused], dim=1)
         )
         return logits
 
-    def _fuse(
-        self,
-        features: Tensor,
-        report: Tensor,
-        valid: Tensor,
-        project_image: nn.Module,
-        project_text: nn.Module,
-    ) -> Tensor:
-        """One scale: [B, S * C_k, H_k, W_k] -> H [B, h, H_k, W_k]."""
-        projected = self.norm(project_image(features))
-        fused: Tensor = self.fusion(
-            projected.flatten(2).transpose(1, 2), project_text(report), valid
-        )
-        restored: Tensor = fused.transpose(1, 2).unflatten(2, projected.shape[-2:])
-        return restored
+    @torch.no_grad()
+    def _clean(self, image: Tensor) -> list[Tensor]:
+        """The scales of the image without noise, in the order of their projections."""
+        scales = [image] if "pixels" in self.clean_scales else []
+        if self.image_encoder is not None and "encoder" in self.clean_scales:
+            scales += self.image_encoder.feature_maps(image)
+        return scales

@@ -25,7 +25,7 @@ class TextVisionPrompt(nn.Module):
         text_width: Width D_T of a report token.
         image_width: Width D_I of an image token.
         width: Shared width D.
-        embed_width: Width d of the denoiser's time embedding.
+        prompt_width: Width of what the denoiser takes, d of its time embedding.
         zero_init: Start with W_t = 0 and b_t = 0, so that training starts from the plain
             denoiser's features.
     """
@@ -35,14 +35,14 @@ class TextVisionPrompt(nn.Module):
         text_width: int,
         image_width: int,
         width: int,
-        embed_width: int,
+        prompt_width: int,
         zero_init: bool = True,
     ) -> None:
         super().__init__()
         self.query = nn.Linear(text_width, width)
         self.key = nn.Linear(image_width, width)
         self.value = nn.Linear(image_width, width)
-        self.project = nn.Linear(width, embed_width)
+        self.project = nn.Linear(width, prompt_width)
         if zero_init:
             nn.init.zeros_(self.project.weight)
             nn.init.zeros_(self.project.bias)
