@@ -57,8 +57,8 @@ _REMARKS = (
 class LCPDNCLI(LightningCLI):
     """Lightning's CLI, in which a run lives in one folder and a checkpoint knows its run.
 
-    - ``fit`` starts ``<trainer.default_root_dir, or runs>/<dataset>/<method>/<stamp>``, or goes
-      on in the run of ``--ckpt_path``.
+    - ``fit`` starts ``<trainer.default_root_dir, or runs>/<dataset>/<method>/<stamp>``, or the
+      folder ``--run_folder``, or goes on in the run of ``--ckpt_path``.
     - ``validate``, ``test`` and ``predict`` refuse to work without ``--ckpt_path``; the
       configuration beside it restores model and data.
     - An argument that contradicts that configuration is an error.
@@ -90,6 +90,11 @@ class LCPDNCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what a run leaves behind, each with a section of its own in the configuration."""
+        parser.add_argument(
+            "--run_folder",
+            type=str | None,
+            help="New folder of this run (default: null, runs/<dataset>/<method>/<stamp>).",
+        )
         parser.add_lightning_class_args(OverlaySheets, "overlay_sheets")
         parser.add_lightning_class_args(TestReport, "test_report")
         parser.add_lightning_class_args(PredictionWriter, "prediction_writer")
@@ -128,6 +133,13 @@ class LCPDNCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _new_run(self, config: Namespace) -> Path:
+        if given := self.config_init[self.subcommand].run_folder:
+            if (folder := Path(given)).joinpath(CONFIG).exists():
+                raise ConfigError(
+                    f"{folder} holds a run already. Give another run_folder, or go on with that "
+                    f"run: --ckpt_path {folder / 'last.ckpt'}."
+                )
+            return folder
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
         return Path(
             config.default_root_dir or "runs", self.datamodule.name, self.model.method, stamp

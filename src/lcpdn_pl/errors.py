@@ -20,5 +20,9 @@ class WeightsError(LCPDNError):
     """A backbone's weights are missing, unreadable or of another architecture."""
 
 
+class RunError(LCPDNError):
+    """Runs of a grid failed."""
+
+
 class CheckpointError(LCPDNError):
     """A checkpoint is missing, torn, or contradicted by an explicit argument."""

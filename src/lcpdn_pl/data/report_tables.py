@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -25,10 +26,10 @@ class Report(NamedTuple):
     """What the column `source` says, `mask` for what was made from the mask; "" for nothing."""
 
 
-def _csv_cells(path: Path) -> list[list[str]]:
+def _csv_cells(path: Path) -> Iterator[list[str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            return list(csv.reader(lines, strict=True, skipinitialspace=True))
+            yield from csv.reader(lines, strict=True, skipinitialspace=True)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: expected UTF-8 text, found bytes of another encoding ({error}). Save the "
@@ -97,7 +98,11 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         DataError: The file is missing, unreadable, not UTF-8, of another kind, or has rows with
             more cells than its header.
     """
-    readers = {".csv": _csv_cells, ".xlsx": _sheet_cells, ".json": _json_cells}
+    readers: dict[str, Callable[[Path], Iterable[list[str]]]] = {
+        ".csv": _csv_cells,
+        ".xlsx": _sheet_cells,
+        ".json": _json_cells,
+    }
     if path.suffix.lower() not in readers:
         raise DataError(
             f"{path}: expected a .csv, .xlsx or .json table, found `{path.suffix}`. Convert it."

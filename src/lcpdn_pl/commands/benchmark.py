@@ -1,0 +1,164 @@
+"""``lcpdn benchmark``: many runs as one grid, which goes on where it stopped."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+
+from lcpdn_pl.commands.grid import STATE, Cell, read_grid
+from lcpdn_pl.errors import ConfigError, RunError
+
+LOG = "log.txt"
+
+
+def benchmark(
+    grid: Path,
+    only: str = "*",
+    dry_run: bool = False,
+    jobs: int = 1,
+    budget: float | None = None,
+) -> None:
+    """Trains and tests every cell of a grid, each in a run folder of its own.
+
+    Finished cells are not run again; one that was killed goes on from its last checkpoint; one
+    that fails is listed at the end and the others still run. What a cell printed is in the
+    `log.txt` of its folder. `lcpdn report FOLDER` makes tables of it.
+
+    Args:
+        grid: The grid's YAML file, see configs/benchmark/ for examples.
+        only: Pattern of the cells to run, such as `monuseg/*`.
+        dry_run: List the cells and how far they are, and run nothing.
+        jobs: Cells that run at one time; they share the processor's cores.
+        budget: Hours after which no further cell is started.
+
+    Raises:
+        ConfigError: If the grid is not as expected, or a folder of its cells is something else.
+        RunError: If a cell failed, once all others have run.
+    """
+    cells = [cell for cell in read_grid(grid) if fnmatch(cell.name, only)]
+    if not cells:
+        names = ", ".join(cell.name for cell in read_grid(grid)[:5])
+        raise ConfigError(f"No cell of {grid} matches {only!r}; they are called {names}...")
+    left = [cell for cell in cells if not cell.done()]
+    console = Console()
+    if dry_run:
+        console.print(_overview(cells))
+        return
+    failed: dict[str, str] = {}
+    end = time.monotonic() + 3600 * (budget if budget is not None else float("inf"))
+    with _progress_bar(console) as progress:
+        task = progress.add_task("cells", total=len(cells), completed=len(cells) - len(left))
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = {pool.submit(_run, cell, jobs, end): cell for cell in left}
+            try:
+                for future in as_completed(futures):
+                    cell, trouble = futures[future], future.exception()
+                    if trouble is not None:
+                        failed[cell.name] = str(trouble)
+                        progress.print(f"{cell.name}: FAILED. {trouble}")
+                    elif future.result():
+                        progress.print(f"{cell.name}: done in {_minutes(cell)}")
+                    progress.advance(task)
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
+    waiting = sum(not cell.done() for cell in cells) - len(failed)
+    if waiting:
+        console.print(
+            f"{waiting} cells are left, since the budget is spent. The same command goes on."
+        )
+    if failed:
+        listed = "; ".join(f"{name} ({why})" for name, why in failed.items())
+        raise RunError(f"{len(failed)} of {len(cells)} cells failed: {listed}")
+
+
+def _run(cell: Cell, jobs: int, end: float) -> bool:
+    """Does what is left of a cell; false if its turn comes too late."""
+    if time.monotonic() > end:
+        return False
+    progress = cell.read()
+    if not progress.fitted:
+        last = cell.folder / "last.ckpt"
+        if last.is_file():
+            arguments = ["--ckpt_path", str(last)]
+        else:
+            shutil.rmtree(cell.folder, ignore_errors=True)
+            arguments = ["--run_folder", str(cell.folder), *cell.fit]
+        cell.write(progress)
+        seconds = _lcpdn(cell, jobs, "fit", arguments)
+        spent = progress.seconds.get("fit", 0) + seconds
+        progress = replace(progress, fitted=True, seconds=progress.seconds | {"fit": spent})
+        cell.write(progress)
+    for label, arguments in cell.tests.items():
+        if label not in progress.tested:
+            best = ["--ckpt_path", str(cell.folder / "best.ckpt")]
+            seconds = _lcpdn(cell, jobs, "test", [*best, *arguments])
+            progress.tested[label] = arguments
+            progress.seconds[label] = seconds
+            cell.write(progress)
+    return True
+
+
+def _lcpdn(cell: Cell, jobs: int, subcommand: str, arguments: list[str]) -> float:
+    """Runs one ``lcpdn`` with its output in the cell's log; returns the seconds that it took."""
+    environment = dict(os.environ)
+    if jobs > 1:
+        cores = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+        environment.setdefault("OMP_NUM_THREADS", cores)
+    start = time.monotonic()
+    path = cell.folder / LOG
+    with path.open("ab") as log:
+        status = subprocess.run(  # noqa: S603 - this package itself
+            [sys.executable, "-m", "lcpdn_pl", subcommand, *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            check=False,
+        ).returncode
+    if status:
+        lines = path.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+        raise RunError(f"lcpdn {subcommand} ended with status {status}: {lines[-1]} (see {path})")
+    return time.monotonic() - start
+
+
+def _progress_bar(console: Console) -> ProgressBar:
+    return ProgressBar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _minutes(cell: Cell) -> str:
+    return f"{sum(cell.read().seconds.values()) / 60:.1f} min"
+
+
+def _overview(cells: list[Cell]) -> Table:
+    table = Table(title=f"{len(cells)} cells", title_justify="left")
+    for column in ("cell", "state", "lcpdn fit"):
+        table.add_column(column, overflow="fold")
+    for cell in cells:
+        begun = (cell.folder / STATE).is_file()
+        state = "done" if cell.done() else "begun" if begun else "to do"
+        table.add_row(cell.name, state, " ".join(cell.fit))
+    return table

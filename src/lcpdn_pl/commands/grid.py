@@ -1,0 +1,134 @@
+"""Grids of runs: what a grid file says, and how far each of its cells is."""
+
+import json
+import shlex
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lcpdn_pl.errors import ConfigError
+from lcpdn_pl.files import write_whole
+
+STATE = "cell.json"
+
+
+@dataclass
+class Progress:
+    """How far a cell is, kept in its run folder as :data:`STATE`.
+
+    Attributes:
+        fit: Arguments of its ``lcpdn fit``.
+        fitted: Whether training ended.
+        tested: Arguments of each finished ``lcpdn test``, by label.
+        seconds: Time of ``fit`` and of each test.
+    """
+
+    fit: list[str]
+    fitted: bool = False
+    tested: dict[str, list[str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes:
+        folder: Its run folder.
+        name: Its labels, joined by slashes.
+        fit: Arguments of its ``lcpdn fit``.
+        tests: Arguments of each of its ``lcpdn test``, by label.
+    """
+
+    folder: Path
+    name: str
+    fit: list[str]
+    tests: dict[str, list[str]]
+
+    def read(self) -> Progress:
+        """How far the cell is.
+
+        Raises:
+            ConfigError: If its folder holds something else, or a run with other arguments.
+        """
+        path = self.folder / STATE
+        if not path.is_file():
+            if self.folder.is_dir() and any(self.folder.iterdir()):
+                raise ConfigError(
+                    f"{self.folder} holds files, but no {STATE}: it is no cell of a grid. Move it "
+                    "away, or give the grid another `out`."
+                )
+            return Progress(self.fit)
+        try:
+            progress = Progress(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{path} is broken ({error}). Remove the folder.") from error
+        made, asked = {"": progress.fit} | progress.tested, {"": self.fit} | self.tests
+        for label in made.keys() & asked.keys():
+            if made[label] != asked[label]:
+                raise ConfigError(
+                    f"{self.folder} was made with `{shlex.join(made[label])}`, but the grid now "
+                    f"says `{shlex.join(asked[label])}`. Remove the folder, or give the grid "
+                    "another `out`."
+                )
+        return progress
+
+    def write(self, progress: Progress) -> None:
+        """Keeps how far the cell is."""
+        write_whole(self.folder / STATE, json.dumps(asdict(progress), indent=1) + "\n")
+
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        progress = self.read()
+        return progress.fitted and self.tests.keys() <= progress.tested.keys()
+
+
+def read_grid(path: Path) -> list[Cell]:
+    """Reads a grid: every combination of the labels of its axes is a cell.
+
+    ``grids`` lists blocks; each maps the names of axes to labels, and each label to arguments of
+    ``lcpdn fit``, written as on a command line. ``tests`` maps labels to arguments of ``lcpdn
+    test`` and may be absent, which is one plain test. ``out`` is the folder in which a cell is
+    ``<label of the first axis>/<label of the second>/...``.
+
+    Args:
+        path: The YAML file.
+
+    Raises:
+        ConfigError: If it is not of this form, or two cells have one name.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is no readable YAML file: {error}") from error
+    parts = dict(content) if isinstance(content, dict) else {}
+    parts = {key: part for key, part in parts.items() if not str(key).startswith(".")}
+    if parts.keys() not in ({"out", "grids"}, {"out", "grids", "tests"}):
+        raise ConfigError(
+            f"{path}: expected `out`, `grids` and, if wanted, `tests`, found "
+            f"{', '.join(map(str, parts)) or 'none of them'}. See configs/benchmark/ for examples; "
+            "a key that starts with a dot may hold what is repeated."
+        )
+    tests = _arguments(path, "tests", parts.get("tests", {"right": ""}))
+    cells: dict[str, Cell] = {}
+    for block in parts["grids"]:
+        axes = [_arguments(path, axis, labels) for axis, labels in block.items()]
+        for choice in product(*(axis.items() for axis in axes)):
+            name = "/".join(label for label, _ in choice)
+            if name in cells:
+                raise ConfigError(f"{path}: two cells are called {name}. Rename a label.")
+            fit = [argument for _, arguments in choice for argument in arguments]
+            cells[name] = Cell(Path(parts["out"], name), name, fit, tests)
+    return list(cells.values())
+
+
+def _arguments(path: Path, axis: str, labels: Any) -> dict[str, list[str]]:
+    if not isinstance(labels, dict) or not labels:
+        raise ConfigError(
+            f"{path}: expected `{axis}` to map labels to arguments, found {labels!r}. Write, for "
+            "example, `seed: {0: --seed_everything 0, 1: --seed_everything 1}`."
+        )
+    return {str(label): shlex.split(text or "") for label, text in labels.items()}

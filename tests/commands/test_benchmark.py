@@ -1,0 +1,186 @@
+"""Grids of runs: what is a cell, what is run, what is not run again."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from lcpdn_pl.cli import main
+from lcpdn_pl.commands.grid import read_grid
+from lcpdn_pl.errors import ConfigError
+from tests.conftest import TreeMaker
+
+GRID = {
+    ".a": "kept for repeats",
+    "out": "runs/grid",
+    "grids": [
+        {"data": {"one": "--data.a 1", "two": "--data.a 2"}, "seed": {0: "-s 0", 1: "-s '1 2'"}},
+        {"data": {"three": None}},
+    ],
+    "tests": {"right": "", "empty": "--data.test_reports empty"},
+}
+
+
+@pytest.fixture
+def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(GRID, sort_keys=False))
+    return path
+
+
+class Calls(list[str]):
+    """Stands for the processes: keeps what was called, and fails or leaves a checkpoint."""
+
+    def __init__(self) -> None:
+        self.fail = ""
+
+    def __call__(self, command: list[str], **_: object) -> SimpleNamespace:
+        assert command[:3] == [sys.executable, "-m", "lcpdn_pl"]
+        self.append(shlex.join(command[3:]))
+        return SimpleNamespace(returncode=int(bool(self.fail) and self.fail in self[-1]))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    calls = Calls()
+    monkeypatch.setattr(subprocess, "run", calls)
+    return calls
+
+
+def test_cells_are_all_combinations(grid: Path) -> None:
+    cells = read_grid(grid)
+    assert [cell.name for cell in cells] == ["one/0", "one/1", "two/0", "two/1", "three"]
+    assert cells[1].fit == ["--data.a", "1", "-s", "1 2"]
+    assert cells[1].folder == Path("runs/grid/one/1")
+    assert cells[4].fit == []
+    assert cells[0].tests == {"right": [], "empty": ["--data.test_reports", "empty"]}
+
+
+def test_everything_runs_once(grid: Path, calls: Calls) -> None:
+    main(["benchmark", str(grid)])
+    assert len(calls) == 15
+    assert calls[:3] == [
+        "fit --run_folder runs/grid/one/0 --data.a 1 -s 0",
+        "test --ckpt_path runs/grid/one/0/best.ckpt",
+        "test --ckpt_path runs/grid/one/0/best.ckpt --data.test_reports empty",
+    ]
+    main(["benchmark", str(grid)])
+    assert len(calls) == 15
+
+
+def test_a_new_test_is_made_up_for_and_other_arguments_are_refused(
+    grid: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["benchmark", str(grid)])
+    calls.clear()
+    grid.write_text(
+        yaml.safe_dump(GRID | {"tests": {"right": "", "shuffled": "--x"}}, sort_keys=False)
+    )
+    main(["benchmark", str(grid)])
+    assert len(calls) == 5
+    assert all(call.endswith("best.ckpt --x") for call in calls)
+    grid.write_text(
+        yaml.safe_dump(GRID | {"grids": [{"data": {"three": "--other"}}]}, sort_keys=False)
+    )
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(grid)])
+    error = capsys.readouterr().err
+    assert "runs/grid/three was made with ``, but the grid now says `--other`" in error
+    assert len(calls) == 5
+
+
+def test_what_was_killed_goes_on(grid: Path, calls: Calls) -> None:
+    calls.fail = "fit"
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(grid), "--only", "one/*"])
+    assert len(calls) == 2
+    Path("runs/grid/one/0/last.ckpt").touch()
+    Path("runs/grid/one/1/config.yaml").touch()
+    calls.clear()
+    calls.fail = ""
+    main(["benchmark", str(grid), "--only", "one/*"])
+    assert calls[0] == "fit --ckpt_path runs/grid/one/0/last.ckpt"
+    assert calls[3] == "fit --run_folder runs/grid/one/1 --data.a 1 -s '1 2'"
+    assert not Path("runs/grid/one/1/config.yaml").exists()  # of a run without a checkpoint
+
+
+def test_a_failing_cell_is_listed_and_the_others_run(
+    grid: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls.fail = "one/1/best.ckpt"
+    with pytest.raises(SystemExit) as stopped:
+        main(["benchmark", str(grid)])
+    assert stopped.value.code == 1
+    assert len(calls) == 14
+    error = capsys.readouterr().err
+    assert "1 of 5 cells failed: one/1 (lcpdn test ended with status 1: it printed nothing" in error
+    calls.clear()
+    calls.fail = ""
+    main(["benchmark", str(grid)])
+    assert [call.split()[0] for call in calls] == ["test", "test"]
+
+
+def test_dry_run_and_spent_budget_start_nothing(
+    grid: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["benchmark", str(grid), "--only", "t*", "--dry-run"])
+    assert "3 cells" in (shown := capsys.readouterr().out)
+    assert "two/1" in shown
+    assert "one" not in shown
+    main(["benchmark", str(grid), "--budget", "0"])
+    assert "5 cells are left, since the budget is spent" in capsys.readouterr().out
+    assert not calls
+
+
+def test_what_is_no_cell_is_left_alone(grid: Path, calls: Calls) -> None:
+    precious = Path("runs/grid/two/1/precious.txt")
+    precious.parent.mkdir(parents=True)
+    precious.touch()
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(grid)])
+    assert precious.exists()
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"out": "x"}, "expected `out`, `grids` and, if wanted, `tests`, found out"),
+        ({"out": "x", "grids": [], "cells": []}, "found out, grids, cells"),
+        ([1], "found none of them"),
+        ({"out": "x", "grids": [{"seed": [0, 1]}]}, "expected `seed` to map labels to arguments"),
+        ({"out": "x", "grids": [{"a": {1: ""}}, {"b": {1: ""}}]}, "two cells are called 1"),
+    ],
+)
+def test_other_contents_are_refused(grid: Path, content: object, message: str) -> None:
+    grid.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(ConfigError, match=message):
+        read_grid(grid)
+
+
+def test_no_cell_matches(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(grid), "--only", "four"])
+    assert "No cell of" in (error := capsys.readouterr().err)
+    assert "one/0, one/1" in error
+
+
+def test_a_real_cell_is_an_ordinary_run_folder(
+    grid: Path, make_tree: TreeMaker, tmp_path: Path
+) -> None:
+    config = Path(__file__).parents[1] / "configs" / "tiny.yaml"
+    fit = (
+        f"--config {config} --model.network Pixels --data=MoNuSeg --data.protocol=full "
+        f"--data.root={make_tree(tmp_path / 'tree')} --data.image_size=16 --trainer.max_epochs=1"
+    )
+    grid.write_text(yaml.safe_dump({"out": "runs", "grids": [{"method": {"pixels": fit}}]}))
+    main(["benchmark", str(grid)])
+    folder = Path("runs/pixels")
+    for name in ("config.yaml", "best.ckpt", "last.ckpt", "log.txt", "test/monuseg/metrics.csv"):
+        assert (folder / name).is_file()
+    assert "Test it with" in (folder / "log.txt").read_text()
