@@ -64,6 +64,33 @@ def test_scheduler_is_built_on_the_optimizer() -> None:
     assert scheduler.optimizer is parts["optimizer"]
 
 
+def test_a_network_adds_terms_of_its_own_in_training_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Shy(Bright):
+        def training_forward(self, image: Tensor, text: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            return self(image, text), {"shyness": 3 * self.scale, "size": self.scale.square()}
+
+    generator = torch.Generator().manual_seed(0)
+    batch: Batch = {
+        "image": torch.rand(1, 3, 4, 4, generator=generator) * 2 - 1,
+        "mask": torch.randint(0, 2, (1, 4, 4), generator=generator),
+        "text": [""],
+        "name": ["a"],
+    }
+    task = SegmentationTask(Shy())
+    logged: dict[str, Tensor] = {}
+    monkeypatch.setattr(task, "log_dict", lambda values, **_: logged.update(values))
+    _, loss = task._step("train", batch)
+    wanted = task.loss(task.network(batch["image"], [""]), batch["mask"])["loss"] + 30 + 100
+    torch.testing.assert_close(loss, wanted)
+    assert loss.requires_grad
+    torch.testing.assert_close(logged["train/loss"], wanted.detach())
+    assert (logged["train/shyness"], logged["train/size"]) == (30, 100)
+    _, loss = task._step("val", batch)
+    torch.testing.assert_close(loss, wanted - 130)
+
+
 def test_test_step_scores_both_rules_as_written_out() -> None:
     rng = np.random.default_rng(0)
     mask = (rng.random((50, 60)) > 0.7).astype(np.int64)

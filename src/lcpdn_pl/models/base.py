@@ -26,6 +26,17 @@ class Network(nn.Module):
             Logits [B, 2, H, W], background first.
         """
 
+    def training_forward(
+        self, image: Tensor, text: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Segments a training batch; arguments as of :meth:`forward`.
+
+        Returns:
+            Logits, and the network's own terms of the loss by name, each a scalar that is added to
+            it. Most networks have none.
+        """
+        return self(image, text), {}
+
     def count_parameters(self) -> tuple[int, int]:
         """Numbers of trainable and of frozen parameters."""
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)

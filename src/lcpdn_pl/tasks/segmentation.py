@@ -100,8 +100,12 @@ class SegmentationTask(Task):
         return logits
 
     def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = self(batch["image"], batch["text"])
-        terms = self.loss(logits, batch["mask"])
+        inputs = batch["image"], batch["text"]
+        logits, own = (
+            self.network.training_forward(*inputs) if stage == "train" else (self(*inputs), {})
+        )
+        terms = self.loss(logits, batch["mask"]) | own
+        terms["loss"] = torch.stack([terms["loss"], *own.values()]).sum()
         self._score(stage).update(logits, batch["mask"])
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},
