@@ -86,7 +86,7 @@ def test_a_network_adds_terms_of_its_own_in_training_alone(
     torch.testing.assert_close(loss, wanted)
     assert loss.requires_grad
     torch.testing.assert_close(logged["train/loss"], wanted.detach())
-    assert (logged["train/shyness"], logged["train/size"]) == (30, 100)
+    assert [logged[f"train/{name}"].item() for name in ("shyness", "size")] == [30, 100]
     _, loss = task._step("val", batch)
     torch.testing.assert_close(loss, wanted - 130)
 
