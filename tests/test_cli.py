@@ -1,6 +1,7 @@
 """The command line, in process, on tiny trees and a tiny network."""
 
 import hashlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.utils._pytree import tree_flatten
 import lcpdn_pl
 from lcpdn_pl.backbones.diffusion import create_denoiser
 from lcpdn_pl.cli import _precision, main
+from lcpdn_pl.plotting import load_panels
 from lcpdn_pl.tasks import DenoisingTask
 from tests.conftest import TreeMaker, write_images
 
@@ -123,6 +125,13 @@ def test_fit_test_predict_of_each_data_module(
                 100 * results[f"{rule}/iou"].mean(), abs=1e-3
             )
         assert (run / "test" / name / "metrics.md").read_text().count("pretrained") == 3
+        facts = json.loads((run / "test" / name / "facts.json").read_text())
+        assert (facts["method"], facts["data"], facts["test_reports"]) == ("lcpdn", name, "right")
+        assert facts["best_step"] == (2 if name == "clinic" else 3 if name == "phantom" else 4)
+        assert 0 < facts["seconds_per_image"] < 60
+        assert 0.1 < facts["peak_memory_gib"] < 60
+        shown = load_panels(run / "test" / name / "panels.npz")
+        assert [panel.name for panel in shown] == [str(image) for image in results["name"]]
         main(["predict", "--ckpt_path", str(run / "best.ckpt")])
         own_size = 32 if name == "phantom" else 40
         for image in results["name"]:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lcpdn_pl.cli import main
+from lcpdn_pl.commands.grid import read_grid
 from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
 from lcpdn_pl.data.protocols import read_protocol
 from lcpdn_pl.models import NETWORKS
@@ -41,7 +42,7 @@ def test_full_configurations_train_lcpdn_as_published(
     assert network["init_args"]["blocks"] == blocks
     assert model["loss"] == {
         "class_path": "lcpdn_pl.losses.DiceCELoss",
-        "init_args": {"dice_weight": 1.5},
+        "init_args": {"dice_weight": 1.5, "compat": False},
     }
 
 
@@ -112,3 +113,18 @@ def test_pretraining_learns_from_no_test_image(capsys: pytest.CaptureFixture[str
         assert names_of_tests(sources[folder]["protocols"]) == every
         # Only tissue has no up and down.
         assert sources[folder]["turns"] == (module is MoNuSeg)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("benchmark/*.yaml")), ids=lambda p: p.stem)
+def test_cells_of_grids_parse(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    cells = read_grid(path)
+    assert len({tuple(cell.fit) for cell in cells}) == len(cells)
+    by_label = {label: cell for cell in cells for label in cell.name.split("/")}
+    for cell in {id(cell): cell for cell in by_label.values()}.values():  # every label once
+        with pytest.raises(SystemExit) as stopped:
+            main(["fit", *cell.fit, "--print_config"])
+        assert stopped.value.code == 0
+        assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"]

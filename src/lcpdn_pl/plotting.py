@@ -2,8 +2,10 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lcpdn_pl.files import write_whole
 from lcpdn_pl.metrics import IGNORE, dice_iou, image_counts
 
 # Blue and orange tell apart for colour-blind readers too.
@@ -43,6 +46,41 @@ class Panel:
     name: str
     prediction: Tensor
     mask: Tensor | None = None
+
+
+def save_panels(panels: Sequence[Panel], path: Path) -> None:
+    """Writes panels to a .npz file, images as 8 bits, for pictures of several runs."""
+    content = BytesIO()
+    np.savez_compressed(
+        content,
+        image=np.stack([((p.image.float().cpu() + 1) * 127.5).round().byte() for p in panels]),
+        mask=np.stack([_or_ignored(p).byte().cpu() for p in panels]),
+        prediction=np.stack([p.prediction.byte().cpu() for p in panels]),
+        text=np.array([p.text for p in panels]),
+        name=np.array([p.name for p in panels]),
+    )
+    write_whole(path, content.getvalue())
+
+
+def load_panels(path: Path) -> list[Panel]:
+    """Reads what :func:`save_panels` wrote."""
+    with np.load(path, allow_pickle=False) as content:
+        rows = [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
+    return [
+        Panel(
+            torch.from_numpy(row["image"]) / 127.5 - 1,
+            str(row["text"]),
+            str(row["name"]),
+            torch.from_numpy(row["prediction"]).long(),
+            None if (row["mask"] == IGNORE).all() else torch.from_numpy(row["mask"]).long(),
+        )
+        for row in rows
+    ]
+
+
+def _or_ignored(panel: Panel) -> Tensor:
+    ignored = torch.full_like(panel.prediction, IGNORE)
+    return ignored if panel.mask is None else panel.mask
 
 
 def overlay(
@@ -92,23 +130,82 @@ def overlay_sheet(panels: Sequence[Panel], title: str) -> Figure:
 
 
 def _draw_row(row: Sequence[Axes], panel: Panel) -> None:
-    image = (panel.image.float().cpu().numpy().transpose(1, 2, 0) + 1) / 2
-    prediction = panel.prediction.cpu().numpy().astype(bool)
+    _draw_sample(row, panel)
+    _draw_prediction(row[3], panel)
+    if panel.mask is not None:
+        prediction = panel.prediction.cpu().numpy().astype(bool)
+        row[4].imshow(error_map(prediction, panel.mask.cpu().numpy()))
+
+
+def _draw_sample(row: Sequence[Axes], panel: Panel) -> None:
+    """Image, report and truth."""
     for axis in row:
         axis.set_axis_off()
+    image = _picture(panel)
     row[0].imshow(image)
     row[0].text(0, 1.02, panel.name, fontsize=7, transform=row[0].transAxes)
     report = textwrap.fill(panel.text or "(empty report)", 24)
     row[1].text(0.5, 0.5, report, fontsize=8.5, ha="center", va="center", wrap=False)
-    row[3].imshow(overlay(image, prediction, PREDICTION))
     if panel.mask is None:
         row[2].text(0.5, 0.5, "no mask given", fontsize=8.5, ha="center", va="center")
-        return
-    mask = panel.mask.cpu().numpy()
-    row[2].imshow(overlay(image, mask == 1, TRUTH))
-    row[4].imshow(error_map(prediction, mask))
-    dice, _ = dice_iou(*image_counts(panel.prediction[None].cpu(), torch.from_numpy(mask)[None]))
-    row[3].text(0, 1.02, f"Dice {100 * dice.item():.1f}", fontsize=7, transform=row[3].transAxes)
+    else:
+        row[2].imshow(overlay(image, panel.mask.cpu().numpy() == 1, TRUTH))
+
+
+def _draw_prediction(axis: Axes, panel: Panel) -> None:
+    prediction = panel.prediction.cpu()
+    axis.imshow(overlay(_picture(panel), prediction.numpy().astype(bool), PREDICTION))
+    if panel.mask is not None:
+        dice, _ = dice_iou(*image_counts(prediction[None], panel.mask[None].cpu()))
+        axis.text(0, 1.02, f"Dice {100 * dice.item():.1f}", fontsize=7, transform=axis.transAxes)
+
+
+def _picture(panel: Panel) -> NDArray[np.float64]:
+    """[H, W, 3] in [0, 1]."""
+    return np.asarray((panel.image.float().cpu().numpy().transpose(1, 2, 0) + 1) / 2)
+
+
+def method_sheet(panels: Mapping[str, Sequence[Panel]], title: str) -> Figure:
+    """Draws one row an image: image, report, truth, and each method's prediction with its Dice.
+
+    Args:
+        panels: By method; all show the same images in the same order.
+        title: Above everything.
+    """
+    first = next(iter(panels.values()))
+    columns = 3 + len(panels)
+    figure = Figure(figsize=(2.1 * columns, 2.2 * len(first) + 0.8), layout="constrained")
+    axes = figure.subplots(len(first), columns, squeeze=False)
+    for row, *shown in zip(axes, *panels.values(), strict=True):
+        _draw_sample(row, shown[0])
+        for axis, panel in zip(row[3:], shown, strict=True):
+            _draw_prediction(axis, panel)
+    for axis, heading in zip(axes[0], ("image", "report", "truth", *panels), strict=True):
+        axis.set_title(textwrap.fill(heading, 22), fontsize=9, fontweight="bold", y=1.08)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def convergence(curves: pd.DataFrame) -> Figure:
+    """Training losses, one plot a data set: mean over seeds, and their range as a band.
+
+    Args:
+        curves: Table with the columns data, method, seed, step and loss.
+    """
+    names = list(dict.fromkeys(curves["data"]))
+    width = 4.5 * max(len(names), 1)
+    figure = Figure(figsize=(width, 3.8), layout="constrained")
+    plots = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
+    for axes, data in zip(plots, names, strict=False):
+        for method, rows in curves[curves["data"] == data].groupby("method", sort=False):
+            seeds = rows.pivot_table(index="step", columns="seed", values="loss")
+            (line,) = axes.plot(seeds.index, seeds.mean(axis=1), label=str(method))
+            band = seeds.min(axis=1), seeds.max(axis=1)
+            axes.fill_between(seeds.index, *band, color=line.get_color(), alpha=0.2)
+        axes.set(title=data, xlabel="training step", ylabel="training loss")
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
 
 
 def image_grid(images: Tensor, title: str) -> Figure:

@@ -1,5 +1,8 @@
 """What a segmentation run leaves behind: pictures, tables and masks."""
 
+import json
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ import cv2
 import lightning
 import numpy as np
 import pandas as pd
+import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
@@ -18,7 +22,7 @@ from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.data.masks import resize_mask
 from lcpdn_pl.files import save_figure, write_whole
 from lcpdn_pl.metrics import IGNORE
-from lcpdn_pl.plotting import Panel, overlay_sheet
+from lcpdn_pl.plotting import Panel, overlay_sheet, save_panels
 from lcpdn_pl.tasks.segmentation import RULES, SegmentationTask
 
 
@@ -68,8 +72,10 @@ class OverlaySheets(Callback):
 class TestReport(Callback):
     """Writes a test's results and prints them.
 
-    Into ``<run folder>/test/<data>/`` go ``per_image.csv``, ``metrics.csv``, ``metrics.md`` and
-    ``overlay.png``; reports that were shuffled or emptied on purpose get a folder of their own.
+    Into ``<run folder>/test/<data>/`` go ``per_image.csv``, ``metrics.csv``, ``metrics.md``,
+    ``overlay.png`` and, for ``lcpdn report``, ``panels.npz`` (what the sheet shows) and
+    ``facts.json`` (parameters, iterations, time and memory); reports that were shuffled or emptied
+    on purpose get a folder of their own.
 
     Args:
         rows: Images on the overlay sheet, evenly spread over the test split.
@@ -79,6 +85,11 @@ class TestReport(Callback):
         self.rows = rows
         self._results: list[dict[str, Any]] = []
         self._panels: list[Panel] = []
+        self._seconds: list[float] = []
+
+    def on_test_batch_start(self, *_: Any, **__: Any) -> None:
+        """Starts the clock of an image."""
+        self._start = time.perf_counter()
 
     def on_test_batch_end(
         self,
@@ -89,7 +100,8 @@ class TestReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
-        """Keeps the image's row and, if its turn comes, its panel."""
+        """Keeps the image's row, its time and, if its turn comes, its panel."""
+        self._seconds.append(time.perf_counter() - self._start)
         self._results.append(outputs["row"])
         count = int(trainer.num_test_batches[0])
         if batch_idx in np.linspace(0, count - 1, min(self.rows, count)).round():
@@ -109,9 +121,23 @@ class TestReport(Callback):
         write_whole(folder / "metrics.csv", metrics.to_csv(index=False))
         write_whole(folder / "metrics.md", _markdown(metrics, title, caption))
         save_figure(overlay_sheet(self._panels, title), folder / "overlay.png")
+        save_panels(self._panels, folder / "panels.npz")
+        trainable, frozen = pl_module.network.count_parameters()
+        facts = {
+            "method": pl_module.method,
+            "data": data.name,
+            "test_reports": data.test_reports,
+            "backbones": backbones,
+            "trainable": trainable,
+            "frozen": frozen,
+            "best_step": pl_module.trained_steps,
+            "seconds_per_image": float(np.median(self._seconds)),
+            "peak_memory_gib": _peak_memory(pl_module.device),
+        }
+        write_whole(folder / "facts.json", json.dumps(facts, indent=1) + "\n")
         _print_table(metrics, title, caption)
         Console().print(f"Per-image results, tables and overlay sheet: {folder}", soft_wrap=True)
-        self._results, self._panels = [], []
+        self._results, self._panels, self._seconds = [], [], []
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -177,6 +203,19 @@ def panels(batch: Batch, logits: Tensor) -> list[Panel]:
             )
         )
     return result
+
+
+def _peak_memory(device: torch.device) -> float:
+    """GiB that this process took at most: of the GPU, or of the machine if there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return float("nan")
+    import resource  # not there on Windows
+
+    # In KiB, on macOS in bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def _predict_folder(trainer: lightning.Trainer) -> Path:

@@ -35,6 +35,9 @@ class SegmentationTask(Task):
         optimizer: Gets the trainable parameters alone.
         lr_scheduler: Stepped once an epoch; null keeps the rate.
         empty_score: Dice and IoU of an image without foreground for which none is predicted.
+
+    Attributes:
+        trained_steps: Optimizer steps of the checkpoint that was loaded.
     """
 
     monitor = "val/dice"
@@ -54,6 +57,7 @@ class SegmentationTask(Task):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.empty_score = empty_score
+        self.trained_steps = 0
         self.scores = nn.ModuleDict(
             {f"{name}_score": SegmentationScore(empty_score) for name in ("train", "val", *RULES)}
         )
@@ -191,6 +195,7 @@ class SegmentationTask(Task):
                 f"{sorted(stored - trained) or 'nothing'}. Use the configuration of the run."
             )
         checkpoint["state_dict"] |= {key: state[key] for key in frozen}
+        self.trained_steps = checkpoint.get("global_step", 0)
 
     def _frozen_keys(self) -> set[str]:
         prefixes = tuple(f"network.{name}." for name in frozen_backbones(self.network))

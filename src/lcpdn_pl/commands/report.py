@@ -1,0 +1,160 @@
+"""``lcpdn report``: tables and pictures from run folders alone."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lcpdn_pl.commands.results import (
+    Result,
+    compare,
+    image_means,
+    label_rows,
+    read_results,
+    result_table,
+)
+from lcpdn_pl.files import save_figure, write_whole
+from lcpdn_pl.plotting import convergence, load_panels, method_sheet
+
+
+def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
+    """Makes tables and pictures of tested runs.
+
+    Writes `results.csv` (one row for each run, test and mask rule), `results.md` (a table for each
+    data set, mean and deviation over seeds, the best in bold, every method compared with it over
+    the same images), `convergence.png` (training loss against the step) and, for each data set,
+    `panels_DATA.png` (image, report, truth and every method).
+
+    Runs of one method that differ in a setting of their model are rows of their own, named after
+    that setting. Draws of MoNuSeg's training images count as seeds.
+
+    Args:
+        runs: Folders that hold run folders, at any depth.
+        out: Folder to write into; files of an earlier report are replaced.
+
+    Raises:
+        RunError: If a folder holds no tested run, or a run is incomplete.
+    """
+    results = read_results(runs)
+    table = result_table(results)
+    write_whole(out / "results.csv", table.to_csv(index=False))
+    write_whole(out / "results.md", _markdown(results, table))
+    save_figure(convergence(_curves(results)), out / "convergence.png")
+    for data, group in _by_data(results).items():
+        panels = {
+            label: load_panels(result.test / "panels.npz")
+            for label, result in _first(group).items()
+        }
+        name = data.replace(", ", "_")
+        save_figure(method_sheet(panels, f"{data}, one seed"), out / f"panels_{name}.png")
+    Console().print(f"Tables and pictures of {len(results)} tests: {out}", soft_wrap=True)
+
+
+def _by_data(results: Sequence[Result]) -> dict[str, list[Result]]:
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        if result.facts["test_reports"] == "right":
+            groups[result.data].append(result)
+    return groups
+
+
+def _first(group: Sequence[Result]) -> dict[str, Result]:
+    """The result with the smallest seed of each label."""
+    labels = label_rows(group)
+    first: dict[str, Result] = {}
+    for result in sorted(group, key=lambda result: result.seed):
+        first.setdefault(labels[result.run], result)
+    return first
+
+
+def _curves(results: Sequence[Result]) -> pd.DataFrame:
+    """Training losses: data, method, seed, step, loss."""
+    labels = label_rows(results)
+    runs = {result.run: result for result in results}
+    rows = []
+    for run, result in track(runs.items(), "reading curves", transient=True):
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+        events.Reload()
+        if "train/loss" in events.Tags()["scalars"]:
+            rows += [
+                (result.data, labels[run], result.seed, event.step, event.value)
+                for event in events.Scalars("train/loss")
+            ]
+    return pd.DataFrame(rows, columns=["data", "method", "seed", "step", "loss"])
+
+
+def _markdown(results: Sequence[Result], table: pd.DataFrame) -> str:
+    parts = ["# Results", "", _NOTE]
+    for data, group in _by_data(results).items():
+        rows = table[(table["data"] == data) & (table["reports"] == "right")]
+        parts += ["", f"## {data}", "", *_table(_method_rows(data, group, rows))]
+        others = table[(table["data"] == data) & (table["rule"] == "compat")]
+        if (others["reports"] != "right").any():
+            parts += ["", "What the report is worth (Dice, `compat`):", ""]
+            parts += _table(_report_rows(others))
+    return "\n".join(parts) + "\n"
+
+
+_NOTE = """\
+Test figures in percent, means over images, then mean and deviation over seeds. `compat` is the mask
+rule that published figures were scored by; `native` scores the untouched mask at its own size.
+"to the best" is the difference of Dice (`compat`) to the best method over the same images, means
+over seeds, with a 95 % bootstrap interval over images, and p of Wilcoxon's signed-rank test after
+Holm's correction. Published figures were made with other backbones; they are not ours."""
+
+
+def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list[dict[str, str]]:
+    published = pd.read_csv(str(files(__package__).joinpath("published.csv")))
+    published = published[published["data"] == data].set_index("method")
+    images = image_means(group, "compat")
+    best = str(images.mean().idxmax())
+    compared = compare(images, best)
+    lines = []
+    for label, result in _first(group).items():
+        own = rows[rows["method"] == label]
+        line = {"method": label, "seeds": str(own["seed"].nunique())}
+        for rule in ("compat", "native"):
+            for name, title in (("dice", "Dice"), ("iou", "IoU")):
+                line[f"{title}, {rule}"] = _spread(own.loc[own["rule"] == rule, name])
+        if label == best:
+            line = {key: f"**{value}**" for key, value in line.items()}
+            line["to the best"] = ""
+        else:
+            row = compared.loc[label]
+            line["to the best"] = (
+                f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}), "
+                f"p = {row['p']:.2g}"
+            )
+        figures = published.reindex([result.facts["method"]]).iloc[0]
+        known = f"{figures['dice']:.2f} / {figures['iou']:.2f}"
+        line["published"] = "" if figures.isna().any() else known
+        line["trainable"] = f"{result.facts['trainable']:,}"
+        line["s/image"] = f"{result.facts['seconds_per_image']:.2f}"
+        lines.append(line)
+    return lines
+
+
+def _report_rows(table: pd.DataFrame) -> list[dict[str, str]]:
+    kinds = list(dict.fromkeys(table["reports"]))
+    return [
+        {"method": str(label)}
+        | {kind: _spread(rows.loc[rows["reports"] == kind, "dice"]) for kind in kinds}
+        for label, rows in table.groupby("method", sort=False)
+    ]
+
+
+def _spread(values: pd.Series) -> str:
+    if values.empty:
+        return "missing"
+    return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
+
+
+def _table(lines: Sequence[dict[str, str]]) -> list[str]:
+    titles = list(lines[0])
+    rows = [titles, ["---"] * len(titles), *([line[t] for t in titles] for line in lines)]
+    return [f"| {' | '.join(row)} |" for row in rows]

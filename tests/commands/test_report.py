@@ -1,0 +1,62 @@
+"""``lcpdn report``: tables, and pictures that exist."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from lcpdn_pl.cli import main
+from lcpdn_pl.plotting import Panel, save_panels
+from tests.commands.test_results import write_run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two seeds of a method, one of another, and a test with empty reports."""
+    folder = tmp_path / "runs"
+    for name, dice, seed, method in (
+        ("a", 70, 0, "lcpdn"),
+        ("b", 72, 1, "lcpdn"),
+        ("c", 60, 0, "unet"),
+    ):
+        run = write_run(folder / name, dice, seed, method)
+        mask = torch.zeros(8, 8, dtype=torch.long)
+        mask[: 2 + seed] = 1
+        panel = Panel(torch.zeros(3, 8, 8), "some nuclei", "000", mask, mask.flip(0))
+        save_panels([panel], run / "test/monuseg/panels.npz")
+        with SummaryWriter(str(run)) as writer:
+            for step in range(3):
+                writer.add_scalar("train/loss", dice / (1 + step), step)
+    write_run(folder / "d", 30, 0, reports="empty")
+    return folder
+
+
+def test_report_of_runs(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    main(["report", *(str(runs / name) for name in "abcd"), "--out", str(out)])
+    table = pd.read_csv(out / "results.csv")
+    assert len(table) == 8
+    lines = (out / "results.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert rows[2].startswith("| **lcpdn** | **2** | **74.50 ± 1.41** | **37.25 ± 0.71** |")
+    assert "| 79.74 / 66.45 | 1,000 | 0.50 |" in rows[2]
+    assert rows[3].startswith(
+        "| unet | 1 | 63.50 | 31.75 | 63.50 | 31.75 | -11.00 (-11.00 to -11.00)"
+    )
+    assert rows[-1] == "| unet | 63.50 | missing |"
+    assert rows[-2] == "| lcpdn | 74.50 ± 1.41 | 33.50 |"
+    for name in ("convergence.png", "panels_monuseg.png"):
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 200
+
+
+def test_nothing_is_written_without_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path), "--out", str(tmp_path / "report")])
+    assert "holds no tested run" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()

@@ -1,0 +1,130 @@
+"""Run folders together: what a row is called, and whether a difference is one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import wilcoxon
+
+from lcpdn_pl.commands.results import (
+    compare,
+    holm,
+    image_means,
+    label_rows,
+    read_results,
+    result_table,
+)
+from lcpdn_pl.errors import RunError
+
+IMAGES = [f"00{index}" for index in range(8)]
+
+
+def write_run(
+    folder: Path,
+    dice: float,
+    seed: int = 0,
+    method: str = "lcpdn",
+    protocol: str = "paper",
+    reports: str = "right",
+    data: str = "monuseg",
+    **network: Any,
+) -> Path:
+    """Writes a tested run without pictures; Dice of image k is ``dice`` + k percent."""
+    test = folder / "test" / (data if reports == "right" else f"{data}_{reports}")
+    test.mkdir(parents=True)
+    config = {
+        "seed_everything": seed,
+        "trainer": {"max_epochs": 2, "default_root_dir": str(folder)},
+        "model": {"init_args": {"network": {"init_args": network}}},
+        "data": {"init_args": {"protocol": protocol, "root": str(folder)}},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    scores = (dice + np.arange(len(IMAGES))) / 100
+    table = pd.DataFrame({"name": IMAGES})
+    for rule in ("compat", "native"):
+        table[f"{rule}/dice"], table[f"{rule}/iou"] = scores, scores / 2
+    table.to_csv(test / "per_image.csv", index=False)
+    mean = 100 * scores.mean()
+    names = ("mask rule", "dice", "iou", "dice_global", "iou_global")
+    rows = [(rule, mean, mean / 2, mean, mean / 2) for rule in ("compat", "native")]
+    pd.DataFrame(rows, columns=names).to_csv(test / "metrics.csv", index=False)
+    facts = {
+        "method": method,
+        "data": data,
+        "test_reports": reports,
+        "trainable": 1000,
+        "frozen": 0,
+        "best_step": 10,
+        "seconds_per_image": 0.5,
+        "peak_memory_gib": 1.0,
+    }
+    (test / "facts.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_rows_are_named_after_what_differs(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 70, 0, ltfr=True, width=8)
+    write_run(tmp_path / "b", 72, 1, ltfr=True, width=8, protocol="draw_1")
+    write_run(tmp_path / "c", 60, 0, ltfr=False, width=8)
+    write_run(tmp_path / "d", 50, 0, method="unet", widths=[4, 8])
+    write_run(tmp_path / "e", 50, 0, ltfr=False, width=8, data="mosmed_plus", protocol="by_volume")
+    results = read_results([tmp_path])
+    labels = {run.name: label for run, label in label_rows(results).items()}
+    assert labels == {
+        "a": "lcpdn, ltfr=True",
+        "b": "lcpdn, ltfr=True",
+        "c": "lcpdn, ltfr=False",
+        "d": "unet",
+        "e": "lcpdn",
+    }
+    assert [r.data for r in results] == ["monuseg"] * 4 + ["mosmed_plus, by_volume"]
+    table = result_table(results)
+    assert len(table) == 10
+    row = table[(table["run"] == str(tmp_path / "b")) & (table["rule"] == "compat")].iloc[0]
+    assert (row["seed"], row["dice"], row["images"]) == (1, 75.5, 8)
+
+
+def test_means_over_seeds_leave_other_reports_out(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 70, 0)
+    write_run(tmp_path / "b", 80, 1)
+    write_run(tmp_path / "c", 10, 1, reports="empty")
+    images = image_means(read_results([tmp_path]), "compat")
+    assert list(images.index) == IMAGES
+    np.testing.assert_allclose(images["lcpdn"], 75 + np.arange(8))
+
+
+def test_comparison_is_wilcoxon_over_images_after_holm() -> None:
+    rng = np.random.default_rng(0)
+    best = rng.uniform(60, 80, 30)
+    images = pd.DataFrame(
+        {"same": best, "best": best, "near": best - rng.normal(0.4, 1, 30), "far": best - 5}
+    )
+    table = compare(images, "best")
+    raw = [wilcoxon(images[name] - best).pvalue for name in ("near", "far")]
+    assert table.loc["far", "p"] == pytest.approx(3 * raw[1])
+    assert table.loc["near", "p"] == pytest.approx(2 * raw[0])
+    assert list(table.loc["same"]) == [0, 0, 0, 1]
+    assert list(table.loc["far"])[:3] == pytest.approx([-5] * 3)
+    near = table.loc["near"]
+    assert near["difference"] == pytest.approx((images["near"] - best).mean())
+    error = (images["near"] - best).std() / 30**0.5
+    assert near["high"] - near["low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_holm_by_hand() -> None:
+    found = holm(np.array([0.04, 0.01, 0.03, 0.5]))
+    assert found.tolist() == pytest.approx([0.09, 0.04, 0.09, 0.5])
+    assert holm(np.array([0.6, 0.7])).tolist() == [1, 1]
+
+
+def test_folders_without_results_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"holds no tested run; expected RUN/test/DATA/facts.json"):
+        read_results([tmp_path])
+    run = write_run(tmp_path / "a", 70)
+    (run / "test/monuseg/per_image.csv").unlink()
+    with pytest.raises(RunError, match=r"a/test/monuseg is incomplete .*lcpdn test again"):
+        read_results([tmp_path])
