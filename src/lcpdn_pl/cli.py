@@ -31,6 +31,7 @@ from lcpdn_pl.callbacks import (
 from lcpdn_pl.commands import COMMANDS, CommandParser
 from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, ConfigError, LCPDNError
+from lcpdn_pl.restore import run_config
 from lcpdn_pl.tasks import SegmentationTask, Task
 
 # What may differ from the run that made a checkpoint: where data lie, how they are loaded, how
@@ -190,12 +191,7 @@ def _find_checkpoint(args: Sequence[str]) -> Path | None:
             "runs/monuseg/lcpdn/STAMP/best.ckpt; lcpdn fit prints the path when it ends."
         )
     path = Path(known.ckpt_path)
-    for file in (path, path.with_name(CONFIG)):
-        if not file.is_file():
-            raise CheckpointError(
-                f"{file} does not exist; expected a checkpoint in its run folder, beside the "
-                f"{CONFIG} that lcpdn fit wrote. Move the whole run folder, not one file of it."
-            )
+    run_config(path)
     return path
 
 

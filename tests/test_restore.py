@@ -1,0 +1,53 @@
+"""A run restored outside the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lcpdn_pl.cli import main
+from lcpdn_pl.data import MoNuSeg
+from lcpdn_pl.errors import CheckpointError
+from lcpdn_pl.models import Pixels
+from lcpdn_pl.restore import restore
+from lcpdn_pl.tasks import SegmentationTask
+from tests.conftest import TreeMaker
+
+TINY = Path(__file__).parent / "configs" / "tiny.yaml"
+
+
+@pytest.fixture
+def run(make_tree: TreeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        f"--config={TINY}",
+        "--model.network=Pixels",
+        "--model.network.head_widths=[4,4]",
+        "--data=MoNuSeg",
+        f"--data.root={make_tree(tmp_path / 'tree')}",
+        "--data.protocol=full",
+        "--data.image_size=16",
+        "--run_folder=run",
+    ]
+    main(["fit", *arguments])
+    return Path("run")
+
+
+def test_weights_and_data_come_back(run: Path) -> None:
+    task, data = restore(run / "last.ckpt")
+    assert isinstance(task, SegmentationTask)
+    assert isinstance(task.network, Pixels)
+    assert not task.training
+    stored: dict[str, Any] = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
+    for name, value in task.state_dict().items():
+        assert torch.equal(value, stored[name])
+    assert isinstance(data, MoNuSeg)
+    assert (data.image_size, data.protocol) == (16, "full")
+
+
+def test_a_checkpoint_alone_is_not_enough(run: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "elsewhere.ckpt"
+    alone.write_bytes((run / "last.ckpt").read_bytes())
+    with pytest.raises(CheckpointError, match=r"config.yaml does not exist; .*Move the whole run"):
+        restore(alone)
