@@ -2,10 +2,12 @@
 
 Every denoiser given, the first one with random weights too, and the raw pixels get the same head:
 each block's features standardised and projected to 32 channels, brought to the image's size,
-classified by LCPDN's pixel classifier. Training uses the five images and their seven flips and
-turns (features computed once), cross-entropy and 1.5 Dice, Adam, a fixed number of steps. Seeds
-0 to 4 are the five draws of training images in the package. Scores are Dice by the ``compat`` mask
-rule at 256 px.
+classified by LCPDN's pixel classifier or, with ``--pointwise``, by the same with 1 x 1 kernels,
+which sees the features of one position alone and so measures them and not the head.
+
+Training uses the five images and their seven flips and turns (features computed once),
+cross-entropy and 1.5 Dice, Adam, a fixed number of steps. Seeds 0 to 4 are the five draws of
+training images in the package. Scores are Dice by the ``compat`` mask rule at 256 px.
 
     python benchmarks/feature_worth.py lcpdn-ddpm-small --random --pixels --split test
 """
@@ -32,12 +34,14 @@ Extract = Callable[[Tensor], list[Tensor]]
 class Head(nn.Module):
     """Standardise and project each scale, bring all to one size, classify."""
 
-    def __init__(self, channels: Sequence[int], width: int = 32) -> None:
+    def __init__(self, channels: Sequence[int], pointwise: bool, width: int = 32) -> None:
         super().__init__()
         self.scales = nn.ModuleList(
             nn.Sequential(nn.InstanceNorm2d(c), nn.Conv2d(c, width, 1)) for c in channels
         )
-        self.classifier = PixelClassifier(width * len(channels), (64, 32))
+        self.classifier: nn.Module = PixelClassifier(width * len(channels), (64, 32))
+        if pointwise:
+            self.classifier = pointwise_like(self.classifier)
 
     def forward(self, features: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Logits [B, 2, *size]."""
@@ -45,6 +49,18 @@ class Head(nn.Module):
         resized = [F.interpolate(p, list(size), mode="bilinear") for p in projected]
         logits: Tensor = self.classifier(torch.cat(resized, dim=1))
         return logits
+
+
+def pointwise_like(classifier: nn.Module) -> nn.Sequential:
+    """The same layers with 1 x 1 kernels."""
+    return nn.Sequential(
+        *(
+            nn.Conv2d(layer.in_channels, layer.out_channels, 1)
+            if isinstance(layer, nn.Conv2d)
+            else layer
+            for layer in classifier.children()
+        )
+    )
 
 
 def turned(tensor: Tensor, turn: int) -> Tensor:
@@ -62,7 +78,7 @@ def load(protocol: str, split: str) -> list[tuple[Tensor, Tensor]]:
     return [(s["image"], s["mask"]) for s in (dataset[i] for i in range(len(dataset)))]
 
 
-def score(extract: Extract, seed: int, split: str, steps: int) -> float:
+def score(extract: Extract, seed: int, split: str, steps: int, pointwise: bool) -> float:
     """Dice in percent of one head."""
     protocol = "paper" if seed == 0 else f"draw_{seed}"
     train = [
@@ -71,7 +87,7 @@ def score(extract: Extract, seed: int, split: str, steps: int) -> float:
         for turn in range(8)
     ]
     torch.manual_seed(seed)
-    head = Head([f.shape[1] for f in train[0][0]])
+    head = Head([f.shape[1] for f in train[0][0]], pointwise)
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
     loss = DiceCELoss(dice_weight=1.5)
     order = np.random.default_rng(seed)
@@ -101,6 +117,7 @@ def main() -> None:
     parser.add_argument("denoisers", nargs="*", help="as the option `denoiser` takes them")
     parser.add_argument("--random", action="store_true", help="the small denoiser, random weights")
     parser.add_argument("--pixels", action="store_true", help="the image itself")
+    parser.add_argument("--pointwise", action="store_true", help="a head of 1 x 1 kernels")
     parser.add_argument("--blocks", type=int, nargs="+", default=[6, 8, 12, 16])
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 150, 250])
     parser.add_argument("--seeds", type=int, default=5)
@@ -117,7 +134,8 @@ def main() -> None:
     for name, extract in kinds.items():
         start = time.perf_counter()
         scores = [
-            score(extract, seed, options.split, options.iterations) for seed in range(options.seeds)
+            score(extract, seed, options.split, options.iterations, options.pointwise)
+            for seed in range(options.seeds)
         ]
         rows.append(
             {
