@@ -105,6 +105,12 @@ def test_reports_of_the_test_split(make_tree: TreeMaker, tmp_path: Path) -> None
 
     assert texts(MoNuSeg(root, "full", 16)) == right
     assert texts(MoNuSeg(root, "full", 16, test_reports="empty")) == [""] * 7
+    table.write_text(
+        "Image,Description\n" + "\n".join(f"test_{i}.png,Upper left." for i in range(7))
+    )
+    opposite = texts(MoNuSeg(root, "full", 16, test_reports="contradicting"))
+    assert opposite == ["Lower right."] * 7
+    table.write_text("\n".join(["Image,Description", *rows]))
     orders = []
     for seed in range(4):
         torch.manual_seed(seed)

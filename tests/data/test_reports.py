@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
 from lcpdn_pl.data.images import read_mask
 from lcpdn_pl.data.masks import resize_mask
 from lcpdn_pl.data.phantoms import LOOKS, Look, draw_phantom
@@ -17,6 +18,7 @@ from lcpdn_pl.data.reports import (
     Zone,
     agrees,
     allowed_transforms,
+    contradict,
     rewrite_sides,
     side_words,
 )
@@ -313,3 +315,36 @@ def test_real_reports(
         assert_follows(report, mask)
         truths[agrees(report, mask)] += 1
     assert truths[True] / (truths[True] + truths[False]) > least
+
+
+@pytest.mark.parametrize(
+    ("report", "opposite"),
+    [
+        ("The nuclei are sparsely distributed.", "The nuclei are densely distributed."),
+        ("The nuclei are evenly distributed.", "The nuclei are irregularly distributed."),
+        (
+            "The nuclei density in the lower left is high.",
+            "The nuclei density in the upper right is high.",
+        ),
+        (
+            "Unilateral pulmonary infection, one infected area, middle upper left lung.",
+            "Unilateral pulmonary infection, one infected area, lower middle right lung.",
+        ),
+        ("all left lung and all right lung.", "all left lung and all right lung."),
+        ("all eft lung", "all eft lung"),
+        ("", ""),
+    ],
+)
+def test_contradict(report: str, opposite: str) -> None:
+    assert contradict(report) == opposite
+
+
+@pytest.mark.real
+def test_most_reports_of_the_test_splits_have_an_opposite(real_data: Path) -> None:
+    changed = []
+    for module in (MoNuSeg, QaTaCOV19, MosMedPlus):
+        samples = module(str(real_data / module.folder)).read_samples()
+        reports = samples.loc[samples["split"] == "test", "text"]
+        changed.append(sum(contradict(report) != report for report in reports))
+        assert all(contradict(report) for report in reports)
+    assert changed == [14, 29, 29]

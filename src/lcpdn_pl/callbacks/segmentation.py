@@ -74,8 +74,8 @@ class TestReport(Callback):
 
     Into ``<run folder>/test/<data>/`` go ``per_image.csv``, ``metrics.csv``, ``metrics.md``,
     ``overlay.png`` and, for ``lcpdn report``, ``panels.npz`` (what the sheet shows) and
-    ``facts.json`` (parameters, iterations, time and memory); reports that were shuffled or emptied
-    on purpose get a folder of their own.
+    ``facts.json`` (parameters, iterations, time and memory); reports that were replaced on
+    purpose get a folder of their own.
 
     Args:
         rows: Images on the overlay sheet, evenly spread over the test split.

@@ -18,6 +18,7 @@ from lcpdn_pl.data.lvit import read_lvit
 from lcpdn_pl.data.mask_reports import MASK_SOURCE
 from lcpdn_pl.data.masks import MaskRule
 from lcpdn_pl.data.protocols import read_protocol
+from lcpdn_pl.data.reports import contradict
 from lcpdn_pl.data.samples import check_samples, select
 from lcpdn_pl.data.transforms import Augmentation
 from lcpdn_pl.errors import ConfigError
@@ -25,7 +26,7 @@ from lcpdn_pl.errors import ConfigError
 ROOT_VARIABLE = "LCPDN_DATA_ROOT"
 
 Augment = Literal["full", "dihedral", "none"]
-TestReports = Literal["right", "shuffled", "empty"]
+TestReports = Literal["right", "shuffled", "empty", "contradicting"]
 
 
 class DataModule(lightning.LightningDataModule):
@@ -56,7 +57,8 @@ class SegmentationDataModule(DataModule):
             flips and quarter turns alone, eight images of each at most) or ``none``.
         mask_rule: ``compat`` or ``native``, see :func:`lcpdn_pl.data.masks.resize_mask`.
         test_reports: What the test split's reports are replaced by, to measure their worth:
-            ``right`` (nothing), ``shuffled`` (another image's) or ``empty``.
+            ``right`` (nothing), ``shuffled`` (another image's), ``empty`` or ``contradicting``
+            (:func:`lcpdn_pl.data.reports.contradict`).
 
     Attributes:
         samples: Samples table, set by ``setup``.
@@ -137,6 +139,8 @@ class SegmentationDataModule(DataModule):
     def _other_reports(self, reports: list[str]) -> list[str]:
         if self.test_reports == "empty":
             return [""] * len(reports)
+        if self.test_reports == "contradicting":
+            return [contradict(report) for report in reports]
         # Each image gets the report of the next one in a random cycle: never its own.
         order = np.random.default_rng(run_seed()).permutation(len(reports))
         shuffled = list(reports)
@@ -180,7 +184,7 @@ class PublicDataModule(SegmentationDataModule):
             or ``none``.
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
-            ``shuffled`` or ``empty``.
+            ``shuffled``, ``empty`` or ``contradicting``.
 
     Attributes:
         folder: Name of the folder under the data root.

@@ -26,7 +26,7 @@ class Manifest(SegmentationDataModule):
             or ``none``.
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
-            ``shuffled`` or ``empty``.
+            ``shuffled``, ``empty`` or ``contradicting``.
 
     Raises:
         ConfigError: If ``foreground`` and ``ignore`` overlap or hold 0.

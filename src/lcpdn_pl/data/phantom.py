@@ -37,7 +37,7 @@ class Phantom(SegmentationDataModule):
             or ``none``.
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
-            ``shuffled`` or ``empty``.
+            ``shuffled``, ``empty`` or ``contradicting``.
     """
 
     name = "phantom"

@@ -32,6 +32,13 @@ _NEW_WORDS: dict[Transform, dict[str, str]] = {
     "rot270": {"upper": "right", "right": "lower", "lower": "left", "left": "upper"},
     "transpose": {"upper": "left", "left": "upper", "lower": "right", "right": "lower"},
 }
+_OPPOSITES = {
+    "sparsely": "densely",
+    "densely": "sparsely",
+    "evenly": "irregularly",
+    "irregularly": "evenly",
+}
+_OPPOSITE = re.compile(rf"\b(?:{'|'.join(_OPPOSITES)})\b", re.IGNORECASE)
 _EDGES = {"top": "upper", "bottom": "lower"}  # have no sideways counterpart of their own
 _LEVELS = frozenset({*_UPSIDE_DOWN, "middle", "higher"})
 
@@ -106,6 +113,21 @@ def rewrite_sides(report: str, transform: Transform) -> str:
     if transform in ("hflip", "rot180"):
         turned = _PAIR.sub(r"\g<start>\g<other>\g<between>\g<one>", turned)
     return turned
+
+
+def contradict(report: str) -> str:
+    """Says the opposite of a report, to measure what it is worth.
+
+    Left and right, upper and lower change places, as after half a turn, and so do sparse and dense,
+    even and irregular.
+
+    Returns:
+        The opposite; the same text where it names nothing that has one, such as all of both lungs,
+        or where its wording is not understood.
+    """
+    if "rot180" in _expressible(report):
+        report = rewrite_sides(report, "rot180")
+    return _OPPOSITE.sub(lambda word: _OPPOSITES[word[0].lower()], report)
 
 
 def allowed_transforms(report: str) -> frozenset[Transform]:
