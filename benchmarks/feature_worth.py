@@ -111,12 +111,18 @@ def denoiser(name: str, blocks: Sequence[int], steps: Sequence[int]) -> Extract:
     return lambda image: features(image)
 
 
+def beside_pixels(extract: Extract) -> Extract:
+    """The features, and the image as one more scale."""
+    return lambda image: [*extract(image), image]
+
+
 def main() -> None:
     """Prints a table of Dice, one row for each kind of features."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("denoisers", nargs="*", help="as the option `denoiser` takes them")
     parser.add_argument("--random", action="store_true", help="the small denoiser, random weights")
     parser.add_argument("--pixels", action="store_true", help="the image itself")
+    parser.add_argument("--beside", action="store_true", help="each with the image beside it too")
     parser.add_argument("--pointwise", action="store_true", help="a head of 1 x 1 kernels")
     parser.add_argument("--blocks", type=int, nargs="+", default=[6, 8, 12, 16])
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 150, 250])
@@ -128,6 +134,8 @@ def main() -> None:
     kinds: dict[str, Extract] = {
         name: denoiser(name, options.blocks, options.steps) for name in names
     }
+    if options.beside:
+        kinds |= {f"{name} + pixels": beside_pixels(extract) for name, extract in kinds.items()}
     if options.pixels:
         kinds["pixels"] = lambda image: [image]
     rows = []
