@@ -69,7 +69,9 @@ def test_backbone_overlays_compose(capsys: pytest.CaptureFixture[str]) -> None:
     assert paper["init_args"]["blocks"] == [6, 8, 12, 16]
 
 
-@pytest.mark.parametrize(("name", "network"), [("pixels", "Pixels"), ("unet", "UNet")])
+@pytest.mark.parametrize(
+    ("name", "network"), [("pixels", "Pixels"), ("unet", "UNet"), ("textdiff", "TextDiff")]
+)
 def test_methods_replace_the_network_alone(
     name: str, network: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +80,26 @@ def test_methods_replace_the_network_alone(
     assert other["model"]["init_args"]["loss"] == plain["model"]["init_args"]["loss"]
     assert other["model"]["init_args"]["network"]["class_path"] == f"lcpdn_pl.models.{network}"  # type: ignore[index]
     assert name in NETWORKS
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "batch", "rate"),
+    [("uctransnet", "UCTransNet", 4, 1e-3), ("lvit", "LViT", 2, 3e-4), ("c2fvl", "C2FVL", 4, 1e-3)],
+)
+def test_the_family_of_lvit_has_its_recipe(
+    name: str, network: str, batch: int, rate: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = parsed(capsys, "qata_cov19")["data"]["init_args"]
+    config: dict[str, Any] = parsed(capsys, "qata_cov19", f"methods/{name}")
+    model = config["model"]["init_args"]
+    assert config["data"]["init_args"] == plain | {"image_size": 224, "batch_size": batch}
+    assert model["network"]["class_path"] == f"lcpdn_pl.models.{network}"
+    assert model["network"]["init_args"]["image_size"] == 224
+    assert model["loss"]["class_path"] == "lcpdn_pl.losses.DiceBCELoss"
+    assert model["optimizer"]["init_args"]["lr"] == rate
+    schedule = model["lr_scheduler"]
+    assert schedule["class_path"].endswith("CosineAnnealingWarmRestarts")
+    assert (schedule["init_args"]["T_0"], schedule["init_args"]["eta_min"]) == (10, 1e-4)
 
 
 def test_paper_backbones_say_what_is_missing(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lcpdn_pl.metrics import IGNORE
 
 
-def dice_loss(logits: Tensor, target: Tensor, eps: float = 1e-5) -> Tensor:
+def dice_loss(logits: Tensor, target: Tensor, eps: float = 1e-5, compat: bool = False) -> Tensor:
     """Soft Dice loss with squared denominator, mean over the two classes.
 
     1 - (2 sum(p g) + eps) / (sum(p^2) + sum(g^2) + eps) with p the softmax probability and g the
@@ -19,10 +19,14 @@ def dice_loss(logits: Tensor, target: Tensor, eps: float = 1e-5) -> Tensor:
         logits: [B, 2, H, W].
         target: [B, H, W] in {0, 1}, or 255 for pixels to ignore.
         eps: Keeps an absent class at a loss near zero.
+        compat: Put the raw logits z in the place of p, as TextDiff's public code does:
+            1 - (2 sum(z g) + eps) / (sum(z^2) + sum(g^2) + eps). It is least where z is g itself,
+            a probability of no more than 0.73.
     """
     valid = (target != IGNORE).unsqueeze(1)
     # In full precision: a sum over all pixels overflows float16.
-    probability = torch.softmax(logits.float(), dim=1) * valid
+    logits = logits.float()
+    probability = (logits if compat else torch.softmax(logits, dim=1)) * valid
     one_hot = torch.stack([target == 0, target == 1], dim=1).float()
     dims = (0, 2, 3)
     overlap = (probability * one_hot).sum(dims)
@@ -48,16 +52,54 @@ class DiceCELoss(SegmentationLoss):
 
     Args:
         dice_weight: Weight of the Dice term; 1.5 in the paper.
+        compat: Compute the Dice term on raw logits, as TextDiff's public code does; false computes
+            it on probabilities.
     """
 
-    def __init__(self, dice_weight: float = 1.5) -> None:
+    def __init__(self, dice_weight: float = 1.5, compat: bool = False) -> None:
         super().__init__()
         self.dice_weight = dice_weight
+        self.compat = compat
 
     def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Returns ``loss``, ``ce`` and ``dice_loss``; see :meth:`SegmentationLoss.forward`."""
         # Clamped, so that a batch in which every pixel is ignored costs nothing instead of nan.
         valid = (target != IGNORE).sum().clamp(min=1)
         ce = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum") / valid
-        dice = dice_loss(logits, target)
+        dice = dice_loss(logits, target, compat=self.compat)
         return {"loss": ce + self.dice_weight * dice, "ce": ce, "dice_loss": dice}
+
+
+class DiceBCELoss(SegmentationLoss):
+    """Half Dice loss, half balanced cross-entropy of the foreground: the loss of LViT's family.
+
+    With z = z_1 - z_0 the difference of the logits, p = sigmoid(z) and g the mask:
+
+    - Dice = 1 - (2 sum(p g) + eps) / (sum(p^2) + sum(g^2) + eps) of each image, mean over images
+    - BCE = 0.5 mean(-log p) over the batch's foreground + 0.5 mean(-log(1 - p)) over its
+      background; over a class that is absent the mean is 0
+
+    Args:
+        eps: Keeps an image without foreground at a Dice loss near zero.
+    """
+
+    def __init__(self, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Returns ``loss``, ``bce`` and ``dice_loss``; see :meth:`SegmentationLoss.forward`."""
+        # In full precision: a sum over all pixels overflows float16.
+        background_logit, score = logits.float().unbind(dim=1)
+        score = score - background_logit
+        foreground, background = (target == 1).float(), (target == 0).float()
+        bce = 0.5 * (
+            (foreground * F.softplus(-score)).sum() / foreground.sum().clamp(min=1)
+            + (background * F.softplus(score)).sum() / background.sum().clamp(min=1)
+        )
+        probability = torch.sigmoid(score) * (target != IGNORE)
+        dims = (1, 2)
+        overlap = (probability * foreground).sum(dims)
+        total = probability.square().sum(dims) + foreground.sum(dims)
+        dice = (1 - (2 * overlap + self.eps) / (total + self.eps)).mean()
+        return {"loss": 0.5 * dice + 0.5 * bce, "bce": bce, "dice_loss": dice}

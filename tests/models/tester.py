@@ -23,6 +23,7 @@ class NetworkTester:
     method: ClassVar[str]
     size: ClassVar[int] = 32
     takes_any_size: ClassVar[bool] = False
+    reports: ClassVar[list[str]] = REPORTS
     untrained: ClassVar[tuple[str, ...]] = ()
     """Parameters whose gradient is zero by the method's own equations, by parts of their names."""
 
@@ -39,18 +40,19 @@ class NetworkTester:
         return images(count, self.size, self.size)
 
     def test_logits_have_the_image_size(self, network: Network) -> None:
-        assert network(self.images(), REPORTS).shape == (3, 2, self.size, self.size)
+        assert network(self.images(), self.reports).shape == (3, 2, self.size, self.size)
 
     def test_odd_sizes_work_or_tell_the_size_to_use(self, network: Network) -> None:
         odd = images(1, self.size + 1, self.size + 3)
         if self.takes_any_size:
-            assert network.eval()(odd, REPORTS[:1]).shape[2:] == odd.shape[2:]
+            assert network.eval()(odd, self.reports[:1]).shape[2:] == odd.shape[2:]
         else:
             with pytest.raises(ConfigError, match=r"Image is \d+ x \d+.*resize it to \d+ x \d+"):
-                network(odd, REPORTS[:1])
+                network(odd, self.reports[:1])
 
     def test_gradients_reach_all_that_trains_and_nothing_else(self, network: Network) -> None:
-        network.train()(self.images(), REPORTS).square().mean().backward()
+        logits, terms = network.train().training_forward(self.images(), self.reports)
+        torch.stack([logits.square().mean(), *terms.values()]).sum().backward()
         for name, parameter in network.named_parameters():
             if not parameter.requires_grad:
                 assert parameter.grad is None, name
@@ -61,8 +63,8 @@ class NetworkTester:
 
     def test_batch_equals_singles(self, network: Network) -> None:
         network.eval()
-        together = network(self.images(), REPORTS)
-        for index, report in enumerate(REPORTS):
+        together = network(self.images(), self.reports)
+        for index, report in enumerate(self.reports):
             alone = network(self.images()[index : index + 1], [report])
             torch.testing.assert_close(together[index : index + 1], alone, atol=1e-4, rtol=1e-4)
 
@@ -75,12 +77,12 @@ class NetworkTester:
         torch.manual_seed(1)
         other = create(self.method, **config)
         other.load_state_dict(torch.load(file, weights_only=True))
-        wanted = network.eval()(self.images(), REPORTS)
-        assert torch.equal(other.eval()(self.images(), REPORTS), wanted)
+        wanted = network.eval()(self.images(), self.reports)
+        assert torch.equal(other.eval()(self.images(), self.reports), wanted)
 
     def test_autocast(self, network: Network) -> None:
         network.eval()
-        wanted = network(self.images(), REPORTS)
+        wanted = network(self.images(), self.reports)
         with torch.autocast("cpu", torch.bfloat16):
-            found = network(self.images(), REPORTS)
+            found = network(self.images(), self.reports)
         assert (found.float() - wanted).norm() < 0.1 * wanted.norm()

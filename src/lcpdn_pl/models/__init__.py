@@ -4,13 +4,36 @@ from typing import Any
 
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models.base import Network
+from lcpdn_pl.models.c2fvl.network import C2FVL
 from lcpdn_pl.models.lcpdn.network import LCPDN
+from lcpdn_pl.models.lvit.network import LViT
 from lcpdn_pl.models.pixels.network import Pixels
+from lcpdn_pl.models.textdiff.network import TextDiff
+from lcpdn_pl.models.uctransnet.network import UCTransNet
 from lcpdn_pl.models.unet.network import UNet
 
-NETWORKS: dict[str, type[Network]] = {"lcpdn": LCPDN, "pixels": Pixels, "unet": UNet}
+NETWORKS: dict[str, type[Network]] = {
+    "lcpdn": LCPDN,
+    "c2fvl": C2FVL,
+    "lvit": LViT,
+    "pixels": Pixels,
+    "textdiff": TextDiff,
+    "uctransnet": UCTransNet,
+    "unet": UNet,
+}
 
-__all__ = ["LCPDN", "NETWORKS", "Network", "Pixels", "UNet", "create"]
+__all__ = [
+    "C2FVL",
+    "LCPDN",
+    "NETWORKS",
+    "LViT",
+    "Network",
+    "Pixels",
+    "TextDiff",
+    "UCTransNet",
+    "UNet",
+    "create",
+]
 
 
 def create(name: str, **config: Any) -> Network:

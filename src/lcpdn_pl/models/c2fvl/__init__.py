@@ -1,0 +1,1 @@
+"""C2FVL: see README.md beside this file."""

@@ -1,0 +1,1 @@
+"""LViT: see README.md beside this file."""

@@ -1,0 +1,1 @@
+"""TextDiff: frozen diffusion features fused with the report by cross-attention."""

@@ -1,0 +1,1 @@
+"""UCTransNet: see README.md beside this file."""
