@@ -130,7 +130,7 @@ CATALOGUE = {
             14.2,
             "research only, see its model card",
             "diffusion_pytorch_model.safetensors",
-            "de7fdbcb3a7943dd4fcc1cffccf65a4b8741e654b2f8676d8aea0b11927350ad",
+            "73bc1faa3f9e4ae3b5db21420e7deac4b6b4b428253cc4de7b167a7b6860784b",
             folder=DDPM_SMALL,
         ),
         Weights(

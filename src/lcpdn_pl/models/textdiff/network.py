@@ -49,7 +49,7 @@ class TextDiff(Network):
     def __init__(
         self,
         text_encoder: str = "minilm-l6",
-        denoiser: str = "lcpdn-ddpm-small:random",
+        denoiser: str = "lcpdn-ddpm-small",
         denoiser_options: dict[str, Any] | None = None,
         blocks: Sequence[int] = (6, 8, 12, 16),
         steps: Sequence[int] = (50, 150, 250),
