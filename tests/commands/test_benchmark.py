@@ -153,6 +153,7 @@ def test_what_is_no_cell_is_left_alone(grid: Path, calls: Calls) -> None:
         ({"out": "x"}, "expected `out`, `grids` and, if wanted, `tests`, found out"),
         ({"out": "x", "grids": [], "cells": []}, "found out, grids, cells"),
         ([1], "found none of them"),
+        ({"out": "x", "grids": {"seed": {0: ""}}}, "expected `grids` to be a list of axes"),
         ({"out": "x", "grids": [{"seed": [0, 1]}]}, "expected `seed` to map labels to arguments"),
         ({"out": "x", "grids": [{"a": {1: ""}}, {"b": {1: ""}}]}, "two cells are called 1"),
     ],

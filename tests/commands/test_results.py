@@ -92,7 +92,9 @@ def test_means_over_seeds_leave_other_reports_out(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 70, 0)
     write_run(tmp_path / "b", 80, 1)
     write_run(tmp_path / "c", 10, 1, reports="empty")
-    images = image_means(read_results([tmp_path]), "compat")
+    results = read_results([tmp_path, tmp_path / "b"])
+    assert len(results) == 3  # the run that both folders hold counts once
+    images = image_means(results, "compat")
     assert list(images.index) == IMAGES
     np.testing.assert_allclose(images["lcpdn"], 75 + np.arange(8))
 

@@ -74,7 +74,7 @@ class TestReport(Callback):
 
     Into ``<run folder>/test/<data>/`` go ``per_image.csv``, ``metrics.csv``, ``metrics.md``,
     ``overlay.png`` and, for ``lcpdn report``, ``panels.npz`` (what the sheet shows) and
-    ``facts.json`` (parameters, iterations, time and memory); reports that were replaced on
+    ``facts.json`` (parameters, step, time and memory); reports that were replaced on
     purpose get a folder of their own.
 
     Args:

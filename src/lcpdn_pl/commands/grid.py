@@ -114,7 +114,10 @@ def read_grid(path: Path) -> list[Cell]:
         )
     tests = _arguments(path, "tests", parts.get("tests", {"right": ""}))
     cells: dict[str, Cell] = {}
-    for block in parts["grids"]:
+    blocks = parts["grids"]
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise ConfigError(f"{path}: expected `grids` to be a list of axes, found {blocks!r}.")
+    for block in blocks:
         axes = [_arguments(path, axis, labels) for axis, labels in block.items()]
         for choice in product(*(axis.items() for axis in axes)):
             name = "/".join(label for label, _ in choice)
@@ -131,4 +134,4 @@ def _arguments(path: Path, axis: str, labels: Any) -> dict[str, list[str]]:
             f"{path}: expected `{axis}` to map labels to arguments, found {labels!r}. Write, for "
             "example, `seed: {0: --seed_everything 0, 1: --seed_everything 1}`."
         )
-    return {str(label): shlex.split(text or "") for label, text in labels.items()}
+    return {str(label): shlex.split(str(text or "")) for label, text in labels.items()}

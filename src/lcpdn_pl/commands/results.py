@@ -60,7 +60,7 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
     Raises:
         RunError: If a folder holds no tested run, or files of a run are missing or broken.
     """
-    results = []
+    results: dict[Path, Result] = {}  # a run below two of the folders counts once
     for folder in folders:
         tests = sorted(folder.glob("**/test/*/facts.json"))
         if not tests:
@@ -68,8 +68,8 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
                 f"{folder} holds no tested run; expected RUN/test/DATA/facts.json below it, which "
                 "lcpdn test writes. Test the run, or give another folder."
             )
-        results += [_read(path.parent) for path in tests]
-    return results
+        results |= {path.resolve(): _read(path.parent) for path in tests}
+    return list(results.values())
 
 
 def _read(test: Path) -> Result:
