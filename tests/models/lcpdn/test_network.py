@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lcpdn_pl.models import LCPDN, create
 from lcpdn_pl.models.lcpdn.fusion import CrossAttention
@@ -27,6 +28,7 @@ class TestLCPDN(NetworkTester):
             {"ltfr": False},
             {"text_alignment": "attend", "clean_scales": ("pixels", "encoder")},
             {"prompt_injection": "scale_shift"},
+            {"head_stride": 2},
         ],
         ids=lambda options: "-".join(options) or "paper",
     )
@@ -105,6 +107,41 @@ def test_clean_scales_add_what_they_name(tiny_network: dict[str, Any]) -> None:
     sides = [tuple(scale.shape[1:]) for scale in seen[4:]]
     assert sides == [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)]
     assert network.prompt is None
+
+
+def test_encoder_sees_the_image_enlarged(tiny_network: dict[str, Any]) -> None:
+    seen: list[Tensor] = []
+    network = LCPDN(
+        **tiny_network, cprfl=False, clean_scales=("encoder",), encoder_maps=2, enlarge=2
+    )
+    for projection in network.project_image:
+        projection.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    image = images(1, 64)
+    network(image, REPORTS[:1])
+    assert network.image_encoder is not None
+    large = F.interpolate(image, size=(128, 128), mode="bicubic").clamp(-1, 1)
+    wanted = network.image_encoder.feature_maps(large)[:2]
+    assert [tuple(scale.shape[1:]) for scale in wanted] == [(16, 64, 64), (24, 32, 32)]
+    for found, expected in zip(seen[3:], wanted, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_enlarging_reaches_the_prompt(tiny_network: dict[str, Any]) -> None:
+    network = LCPDN(**tiny_network, enlarge=2)
+    seen: list[Tensor] = []
+    assert network.prompt is not None
+    network.prompt.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[2]))
+    network(images(1, 64), REPORTS[:1])
+    assert seen[0].shape[1] == 16  # tokens of 128 x 128, one for 32 x 32
+
+
+def test_head_stride_enlarges_the_logits(tiny_network: dict[str, Any]) -> None:
+    network = LCPDN(**tiny_network, head_stride=4)
+    seen: list[Tensor] = []
+    network.head.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    logits = network(images(1, 64), REPORTS[:1])
+    assert seen[0].shape == (1, 2, 16, 16)
+    assert torch.equal(logits, F.interpolate(seen[0], (64, 64), mode="bilinear"))
 
 
 def test_backbones_are_described(tiny_network: dict[str, Any]) -> None:

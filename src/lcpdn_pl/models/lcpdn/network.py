@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,6 +48,9 @@ class LCPDN(Network):
         feature_cache_limit: GiB that the folder may take.
         clean_scales: Views of the image without noise that join the denoiser's features as scales
             of their own: ``pixels``, the image itself, ``encoder``, the image encoder's maps.
+        encoder_maps: How many of the image encoder's maps join, the finest first; null takes all.
+        enlarge: The image encoder sees the image this many times as high and wide. Objects of a
+            few pixels, such as nuclei, then reach sizes that it was trained on.
         max_tokens: Longer reports are cut to this many tokens.
         cprfl: Prompt the denoiser; false leaves its plain time embedding.
         ltfr: Fuse with LTFR; false puts a standard cross-attention block in its place.
@@ -62,6 +66,8 @@ class LCPDN(Network):
         normalise: Normalise the projected features of an image over channels and positions, since
             H grows with their square. Has no parameters.
         head_widths: Hidden channels of the pixel classifier.
+        head_stride: Classify at one n-th of the image's height and width and enlarge the logits,
+            at one n^2-th of the cost, where objects are large.
 
     Raises:
         WeightsError: If a backbone cannot be loaded.
@@ -83,6 +89,8 @@ class LCPDN(Network):
         feature_cache: str | None = None,
         feature_cache_limit: float = 20.0,
         clean_scales: Sequence[Literal["pixels", "encoder"]] = (),
+        encoder_maps: PositiveInt | None = None,
+        enlarge: PositiveInt = 1,
         max_tokens: int = 64,
         cprfl: bool = True,
         ltfr: bool = True,
@@ -94,6 +102,7 @@ class LCPDN(Network):
         width: int = 64,
         normalise: bool = True,
         head_widths: tuple[int, int] = (64, 32),
+        head_stride: PositiveInt = 1,
     ) -> None:
         super().__init__()
         if feature_cache and cprfl and prompt_gradient:
@@ -119,6 +128,8 @@ class LCPDN(Network):
         self.text_encoder = create_text_encoder(text_encoder, max_tokens)
         text_width = self.text_encoder.width
         self.clean_scales = tuple(clean_scales)
+        self.encoder_maps = encoder_maps
+        self.enlarge = enlarge
         encodes = cprfl or "encoder" in clean_scales
         self.image_encoder = create_image_encoder(image_encoder) if encodes else None
         self.prompt: TextVisionPrompt | None = None
@@ -134,12 +145,13 @@ class LCPDN(Network):
         if "pixels" in clean_scales:
             channels.append(3)
         if self.image_encoder is not None and "encoder" in clean_scales:
-            channels += self.image_encoder.map_widths
+            channels += self.image_encoder.map_widths[:encoder_maps]
         self.project_image = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.project_text = nn.ModuleList(nn.Linear(text_width, width) for _ in channels)
         self.norm = nn.GroupNorm(1, width, affine=False) if normalise else nn.Identity()
         self.fusion: nn.Module = LTFR(width, text_alignment) if ltfr else CrossAttention(width)
         self.head = PixelClassifier(width * len(channels), head_widths)
+        self.head_stride = head_stride
 
     def forward(self, image: Tensor, text: Sequence[str]) -> Tensor:
         """See :meth:`lcpdn_pl.models.base.Network.forward`."""
@@ -147,7 +159,7 @@ class LCPDN(Network):
         prompt = None
         if self.prompt is not None and self.image_encoder is not None:
             with torch.no_grad():
-                tokens = self.image_encoder(image)
+                tokens = self.image_encoder(self._enlarged(image))
             prompt = self.prompt(report, valid, tokens)
         scales = [*self.features(image, prompt), *self._clean(image)]
         fused = [
@@ -156,16 +168,22 @@ class LCPDN(Network):
                 scales, self.project_image, self.project_text, strict=True
             )
         ]
-        size = image.shape[-2:]
+        height, width = image.shape[-2:]
+        size = height // self.head_stride, width // self.head_stride
         logits: Tensor = self.head(
             torch.cat([F.interpolate(scale, size, mode="bilinear") for scale in fused], dim=1)
         )
-        return logits
+        return F.interpolate(logits, (height, width), mode="bilinear")
 
     @torch.no_grad()
     def _clean(self, image: Tensor) -> list[Tensor]:
         """The scales of the image without noise, in the order of their projections."""
         scales = [image] if "pixels" in self.clean_scales else []
         if self.image_encoder is not None and "encoder" in self.clean_scales:
-            scales += self.image_encoder.feature_maps(image)
+            scales += self.image_encoder.feature_maps(self._enlarged(image))[: self.encoder_maps]
         return scales
+
+    def _enlarged(self, image: Tensor) -> Tensor:
+        if self.enlarge == 1:
+            return image
+        return F.interpolate(image, scale_factor=self.enlarge, mode="bicubic").clamp(-1, 1)
