@@ -1,6 +1,7 @@
 """Layers that several methods share."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class PixelClassifier(nn.Sequential):
@@ -22,3 +23,36 @@ class PixelClassifier(nn.Sequential):
             layers += [convolution, nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
             in_width = width
         super().__init__(*layers, nn.Conv2d(in_width, 2, 3, padding=1))
+
+
+def foreground_logits(score: Tensor) -> Tensor:
+    """Two-class logits (0, z) of a foreground score z: their softmax is the sigmoid of z.
+
+    Args:
+        score: z [B, 1, H, W].
+
+    Returns:
+        [B, 2, H, W].
+    """
+    return torch.cat([torch.zeros_like(score), score], dim=1)
+
+
+class ConvNormReLU(nn.Sequential):
+    """A convolution that keeps the size, batch norm and ReLU.
+
+    Args:
+        in_width: Channels before.
+        width: Channels after.
+        kernel: Odd side of the kernel.
+    """
+
+    def __init__(self, in_width: int, width: int, kernel: int = 3) -> None:
+        convolution = nn.Conv2d(in_width, width, kernel, padding=kernel // 2)
+        super().__init__(convolution, nn.BatchNorm2d(width), nn.ReLU())
+
+
+class ConvPair(nn.Sequential):
+    """Two 3x3 :class:`ConvNormReLU`; arguments as there."""
+
+    def __init__(self, in_width: int, width: int) -> None:
+        super().__init__(ConvNormReLU(in_width, width), ConvNormReLU(width, width))

@@ -1,7 +1,7 @@
-"""The parts of LViT's family, which is LViT, C2FVL and UCTransNet.
+"""The parts of LViT's family, which is LViT, C2FVL, UCTransNet and RecLMIS.
 
-All of them have the same U-Net of batch-normalised convolutions, whose four skips are cut into the
-same number of patches, a token each.
+All of them have the same U-Net of batch-normalised convolutions. RecLMIS makes tokens of its lowest
+map, the others of its four skips, which are cut into the same number of patches, a token each.
 """
 
 import math
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcpdn_pl.errors import ConfigError
+from lcpdn_pl.models.blocks import ConvNormReLU, ConvPair
 
 PATCHES = (16, 8, 4, 2)
 """Side of a patch on each skip, from the image's size down: the same places at every level."""
@@ -57,39 +58,6 @@ def check_image_size(image: Tensor, image_size: int, name: str) -> None:
             f"has a learned position for each of its patches; resize it to {image_size} x "
             f"{image_size} (data.image_size), or build the network with another image_size."
         )
-
-
-def foreground_logits(score: Tensor) -> Tensor:
-    """Two-class logits (0, z) of a foreground score z: their softmax is the sigmoid of z.
-
-    Args:
-        score: z [B, 1, H, W].
-
-    Returns:
-        [B, 2, H, W].
-    """
-    return torch.cat([torch.zeros_like(score), score], dim=1)
-
-
-class ConvNormReLU(nn.Sequential):
-    """A convolution that keeps the size, batch norm and ReLU.
-
-    Args:
-        in_width: Channels before.
-        width: Channels after.
-        kernel: Odd side of the kernel.
-    """
-
-    def __init__(self, in_width: int, width: int, kernel: int = 3) -> None:
-        convolution = nn.Conv2d(in_width, width, kernel, padding=kernel // 2)
-        super().__init__(convolution, nn.BatchNorm2d(width), nn.ReLU())
-
-
-class ConvPair(nn.Sequential):
-    """Two 3x3 :class:`ConvNormReLU`; arguments as there."""
-
-    def __init__(self, in_width: int, width: int) -> None:
-        super().__init__(ConvNormReLU(in_width, width), ConvNormReLU(width, width))
 
 
 class ConvEncoder(nn.Module):
@@ -143,6 +111,30 @@ def decoder_levels(width: int) -> nn.ModuleList:
         DecoderLevel(in_width, max(in_width // 2, width))
         for in_width in reversed(level_widths(width))
     )
+
+
+class PixelGate(nn.Module):
+    """Weighs each pixel of a skip by a mean and a maximum over its channels (PLAM).
+
+    With a = mean ReLU(W_a s), m = max ReLU(W_m s): s' = s * MLP([a, m, a + m]); the weight has no
+    bounds.
+
+    Args:
+        width: Channels C of the skip.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean = nn.Conv2d(width, width, 1, bias=False)
+        self.maximum = nn.Conv2d(width, width, 1, bias=False)
+        self.mlp = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 1, 1))
+
+    def forward(self, skip: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C, H, W]."""
+        mean = F.relu(self.mean(skip)).mean(dim=1, keepdim=True)
+        maximum = F.relu(self.maximum(skip)).amax(dim=1, keepdim=True)
+        weight: Tensor = self.mlp(torch.cat([mean, maximum, mean + maximum], dim=1))
+        return weight * skip
 
 
 class TokenEmbedding(nn.Module):

@@ -11,8 +11,8 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models import LViT
-from lcpdn_pl.models.lvit.network import PixelGate, ReportTokens, UpwardTransformer
-from lcpdn_pl.models.lvit_family import DownwardTransformer, TransformerBlock
+from lcpdn_pl.models.lvit.network import ReportTokens, UpwardTransformer
+from lcpdn_pl.models.lvit_family import DownwardTransformer, PixelGate, TransformerBlock
 from tests.models.tester import REPORTS, NetworkTester, images
 
 

@@ -10,13 +10,12 @@ from torch.nn import functional as F
 
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models import UCTransNet
+from lcpdn_pl.models.blocks import ConvNormReLU, foreground_logits
 from lcpdn_pl.models.lvit_family import (
     ConvEncoder,
-    ConvNormReLU,
     DecoderLevel,
     TokenEmbedding,
     TokenMap,
-    foreground_logits,
 )
 from lcpdn_pl.models.uctransnet.network import (
     ChannelAttention,

@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcpdn_pl.backbones.text import create_text_encoder
 from lcpdn_pl.models.base import Network
+from lcpdn_pl.models.blocks import foreground_logits
 from lcpdn_pl.models.lvit_family import (
     ConvEncoder,
     DownwardTransformer,
+    PixelGate,
     TokenConv,
     TokenMap,
     TransformerBlock,
     check_image_size,
     count_tokens,
     decoder_levels,
-    foreground_logits,
     level_widths,
 )
 
@@ -75,30 +75,6 @@ class UpwardTransformer(nn.Module):
             below = self.narrow[level](raised[level + 1].transpose(1, 2)).transpose(1, 2)
             raised[level] = raised[level] + below
         return raised
-
-
-class PixelGate(nn.Module):
-    """Weighs each pixel of a skip by a mean and a maximum over its channels (PLAM).
-
-    With a = mean ReLU(W_a s), m = max ReLU(W_m s): s' = s * MLP([a, m, a + m]); the weight has no
-    bounds.
-
-    Args:
-        width: Channels C of the skip.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.mean = nn.Conv2d(width, width, 1, bias=False)
-        self.maximum = nn.Conv2d(width, width, 1, bias=False)
-        self.mlp = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 1, 1))
-
-    def forward(self, skip: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C, H, W]."""
-        mean = F.relu(self.mean(skip)).mean(dim=1, keepdim=True)
-        maximum = F.relu(self.maximum(skip)).amax(dim=1, keepdim=True)
-        weight: Tensor = self.mlp(torch.cat([mean, maximum, mean + maximum], dim=1))
-        return weight * skip
 
 
 class LViT(Network):

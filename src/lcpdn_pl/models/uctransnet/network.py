@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcpdn_pl.models.base import Network
+from lcpdn_pl.models.blocks import foreground_logits
 from lcpdn_pl.models.lvit_family import (
     PATCHES,
     ConvEncoder,
@@ -16,7 +17,6 @@ from lcpdn_pl.models.lvit_family import (
     check_image_size,
     count_tokens,
     decoder_levels,
-    foreground_logits,
     level_widths,
 )
 
