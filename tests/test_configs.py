@@ -84,7 +84,12 @@ def test_methods_replace_the_network_alone(
 
 @pytest.mark.parametrize(
     ("name", "network", "batch", "rate"),
-    [("uctransnet", "UCTransNet", 4, 1e-3), ("lvit", "LViT", 2, 3e-4), ("c2fvl", "C2FVL", 4, 1e-3)],
+    [
+        ("uctransnet", "UCTransNet", 4, 1e-3),
+        ("lvit", "LViT", 2, 3e-4),
+        ("c2fvl", "C2FVL", 4, 1e-3),
+        ("reclmis", "RecLMIS", 32, 3e-4),
+    ],
 )
 def test_the_family_of_lvit_has_its_recipe(
     name: str, network: str, batch: int, rate: float, capsys: pytest.CaptureFixture[str]

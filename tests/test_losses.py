@@ -1,6 +1,7 @@
 """Ends and edges of the Dice loss: right, wrong, pooled, ignored, half precision."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -94,14 +95,17 @@ def test_raw_logits_are_drawn_to_the_target_itself() -> None:
     assert dice_loss(2 * one_hot, target, compat=True).item() == pytest.approx(0.2, abs=1e-4)
 
 
-def test_dice_and_balanced_bce_by_loops() -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"dice_weight": 1.0, "bce_weight": 0.25, "balanced": False, "squared": False}]
+)
+def test_dice_and_bce_by_loops(options: dict[str, Any]) -> None:
     logits = torch.randn(2, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     target = torch.randint(2, (2, 3, 4), generator=torch.Generator().manual_seed(1))
     target[0, 0, 0] = target[1, 2, 1] = 255
     costs: dict[int, list[float]] = {0: [], 1: []}
     dice = 0.0
     for scores, mask in zip(logits, target, strict=True):
-        overlap = squares = area = 0.0
+        overlap = total = 0.0
         for (zero, one), g in zip(
             scores.flatten(1).T.tolist(), mask.flatten().tolist(), strict=True
         ):
@@ -109,12 +113,17 @@ def test_dice_and_balanced_bce_by_loops() -> None:
                 continue
             p = math.exp(one) / (math.exp(zero) + math.exp(one))
             costs[g].append(-math.log(p if g else 1 - p))
-            overlap, squares, area = overlap + p * g, squares + p * p, area + g * g
-        dice += (1 - (2 * overlap + 1e-5) / (squares + area + 1e-5)) / 2
+            overlap, total = overlap + p * g, total + (p if options else p * p) + g
+        dice += (1 - (2 * overlap + 1e-5) / (total + 1e-5)) / 2
     assert len(costs[0]) != len(costs[1])
-    bce = sum(sum(costs[g]) / len(costs[g]) for g in (0, 1)) / 2
-    terms = DiceBCELoss()(logits, target)
-    wanted = {"loss": 0.5 * dice + 0.5 * bce, "bce": bce, "dice_loss": dice}
+    if options:
+        bce = sum(costs[0] + costs[1]) / len(costs[0] + costs[1])
+        loss = dice + 0.25 * bce
+    else:
+        bce = sum(sum(costs[g]) / len(costs[g]) for g in (0, 1)) / 2
+        loss = 0.5 * dice + 0.5 * bce
+    terms = DiceBCELoss(**options)(logits, target)
+    wanted = {"loss": loss, "bce": bce, "dice_loss": dice}
     assert {key: value.item() for key, value in terms.items()} == pytest.approx(wanted)
 
 

@@ -71,7 +71,7 @@ class DiceCELoss(SegmentationLoss):
 
 
 class DiceBCELoss(SegmentationLoss):
-    """Half Dice loss, half balanced cross-entropy of the foreground: the loss of LViT's family.
+    """Dice loss and cross-entropy of the foreground; by default the loss of LViT's family.
 
     With z = z_1 - z_0 the difference of the logits, p = sigmoid(z) and g the mask:
 
@@ -80,11 +80,26 @@ class DiceBCELoss(SegmentationLoss):
       background; over a class that is absent the mean is 0
 
     Args:
+        dice_weight: Weight of the Dice term.
+        bce_weight: Weight of the cross-entropy.
+        balanced: Give both classes half of the cross-entropy; false takes the mean over all pixels.
+        squared: Square p and g in the Dice term's denominator; false takes them as they are.
         eps: Keeps an image without foreground at a Dice loss near zero.
     """
 
-    def __init__(self, eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        dice_weight: float = 0.5,
+        bce_weight: float = 0.5,
+        balanced: bool = True,
+        squared: bool = True,
+        eps: float = 1e-5,
+    ) -> None:
         super().__init__()
+        self.dice_weight = dice_weight
+        self.bce_weight = bce_weight
+        self.balanced = balanced
+        self.squared = squared
         self.eps = eps
 
     def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -93,13 +108,17 @@ class DiceBCELoss(SegmentationLoss):
         background_logit, score = logits.float().unbind(dim=1)
         score = score - background_logit
         foreground, background = (target == 1).float(), (target == 0).float()
-        bce = 0.5 * (
-            (foreground * F.softplus(-score)).sum() / foreground.sum().clamp(min=1)
-            + (background * F.softplus(score)).sum() / background.sum().clamp(min=1)
-        )
+        costs = (foreground * F.softplus(-score)).sum(), (background * F.softplus(score)).sum()
+        areas = foreground.sum(), background.sum()
+        if self.balanced:
+            bce = 0.5 * (costs[0] / areas[0].clamp(min=1) + costs[1] / areas[1].clamp(min=1))
+        else:
+            bce = (costs[0] + costs[1]) / (areas[0] + areas[1]).clamp(min=1)
         probability = torch.sigmoid(score) * (target != IGNORE)
         dims = (1, 2)
         overlap = (probability * foreground).sum(dims)
-        total = probability.square().sum(dims) + foreground.sum(dims)
+        area = probability.square() if self.squared else probability
+        total = area.sum(dims) + foreground.sum(dims)
         dice = (1 - (2 * overlap + self.eps) / (total + self.eps)).mean()
-        return {"loss": 0.5 * dice + 0.5 * bce, "bce": bce, "dice_loss": dice}
+        loss = self.dice_weight * dice + self.bce_weight * bce
+        return {"loss": loss, "bce": bce, "dice_loss": dice}

@@ -8,6 +8,7 @@ from lcpdn_pl.models.c2fvl.network import C2FVL
 from lcpdn_pl.models.lcpdn.network import LCPDN
 from lcpdn_pl.models.lvit.network import LViT
 from lcpdn_pl.models.pixels.network import Pixels
+from lcpdn_pl.models.reclmis.network import RecLMIS
 from lcpdn_pl.models.textdiff.network import TextDiff
 from lcpdn_pl.models.uctransnet.network import UCTransNet
 from lcpdn_pl.models.unet.network import UNet
@@ -17,6 +18,7 @@ NETWORKS: dict[str, type[Network]] = {
     "c2fvl": C2FVL,
     "lvit": LViT,
     "pixels": Pixels,
+    "reclmis": RecLMIS,
     "textdiff": TextDiff,
     "uctransnet": UCTransNet,
     "unet": UNet,
@@ -29,6 +31,7 @@ __all__ = [
     "LViT",
     "Network",
     "Pixels",
+    "RecLMIS",
     "TextDiff",
     "UCTransNet",
     "UNet",

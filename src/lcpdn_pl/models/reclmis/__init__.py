@@ -1,0 +1,1 @@
+"""RecLMIS: see README.md beside this file."""
