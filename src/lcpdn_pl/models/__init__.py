@@ -7,6 +7,7 @@ from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.c2fvl.network import C2FVL
 from lcpdn_pl.models.lcpdn.network import LCPDN
 from lcpdn_pl.models.lvit.network import LViT
+from lcpdn_pl.models.mgcc.network import MGCC
 from lcpdn_pl.models.pixels.network import Pixels
 from lcpdn_pl.models.reclmis.network import RecLMIS
 from lcpdn_pl.models.textdiff.network import TextDiff
@@ -17,6 +18,7 @@ NETWORKS: dict[str, type[Network]] = {
     "lcpdn": LCPDN,
     "c2fvl": C2FVL,
     "lvit": LViT,
+    "mgcc": MGCC,
     "pixels": Pixels,
     "reclmis": RecLMIS,
     "textdiff": TextDiff,
@@ -27,6 +29,7 @@ NETWORKS: dict[str, type[Network]] = {
 __all__ = [
     "C2FVL",
     "LCPDN",
+    "MGCC",
     "NETWORKS",
     "LViT",
     "Network",

@@ -1,0 +1,1 @@
+"""MGCC: see README.md beside this file."""
