@@ -141,6 +141,21 @@ def test_fit_test_predict_of_each_data_module(
         assert (run / "predict" / name / "overlay.png").stat().st_size > 1000
 
 
+def test_a_run_with_images_without_masks_says_so_and_is_restored_without_them(
+    tiny: list[str], monuseg: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = write_images(tmp_path / "pool", 3)
+    model = "{class_path: MGCC, init_args: {width: 4, levels: 3, depth: 1, kernel: 3}}"
+    settings = ["--model=ConsistencyTask", f"--model.network={model}", "--trainer.max_epochs=1"]
+    main(["fit", *tiny[:2], *settings, *monuseg, f"--data.unlabelled={pool}"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "monuseg: 4 train, 2 val, 3 test, 3 unlabelled" in printed
+    shutil.rmtree(pool)
+    assert run_folder().parent.name == "mgcc"
+    main(["test", "--ckpt_path", str(run_folder() / "best.ckpt")])
+    assert "monuseg: 4 train, 2 val, 3 test" in capsys.readouterr().out
+
+
 def test_run_folder_holds_curves_sheets_and_small_checkpoints(
     tiny: list[str], monuseg: list[str]
 ) -> None:

@@ -107,6 +107,25 @@ def test_the_family_of_lvit_has_its_recipe(
     assert (schedule["init_args"]["T_0"], schedule["init_args"]["eta_min"]) == (10, 1e-4)
 
 
+def test_mgcc_has_its_recipe_and_a_pool(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = parsed(capsys, "monuseg")
+    config: dict[str, Any] = parsed(capsys, "monuseg", "methods/mgcc")
+    assert config["trainer"] == plain["trainer"]
+    data = plain["data"]["init_args"]
+    assert config["data"]["init_args"] == data | {"batch_size": 4, "unlabelled": "rest"}
+    assert config["model"]["class_path"] == "lcpdn_pl.tasks.ConsistencyTask"
+    model = config["model"]["init_args"]
+    assert model["network"]["class_path"] == "lcpdn_pl.models.MGCC"
+    weights = {"dice_weight": 1.0, "bce_weight": 0.5, "balanced": False, "squared": False}
+    assert model["loss"]["init_args"] == weights | {"eps": 1e-5}
+    optimizer = model["optimizer"]["init_args"]
+    assert [optimizer[key] for key in ("lr", "momentum", "weight_decay")] == [0.01, 0.9, 1e-4]
+    schedule = model["lr_scheduler"]["init_args"]
+    assert schedule["power"] == 0.9
+    assert schedule["total_iters"] == config["trainer"]["max_epochs"]
+    assert (model["consistency"], model["ramp_share"]) == (7.0, 0.75)
+
+
 def test_paper_backbones_say_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

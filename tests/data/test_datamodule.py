@@ -2,14 +2,18 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
-from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
+from lcpdn_pl.data import MoNuSeg, MosMedPlus, Phantom, QaTaCOV19
 from lcpdn_pl.data.datamodule import Augment, PublicDataModule
+from lcpdn_pl.data.images import read_image
+from lcpdn_pl.data.transforms import resize_image, to_tensor
 from lcpdn_pl.errors import ConfigError, DataError
-from tests.conftest import TreeMaker
+from tests.conftest import TreeMaker, write_images
 
 every_module = pytest.mark.parametrize("module", [MoNuSeg, QaTaCOV19, MosMedPlus])
 
@@ -204,3 +208,95 @@ def test_dihedral_augmentation_makes_images_that_come_again(
     assert [len(images) for images in epochs("dihedral").values()] == [2, 2]
     assert all(len(images) > 20 for images in epochs("full").values())
     assert [len(images) for images in epochs("none").values()] == [1, 1]
+
+
+@pytest.fixture
+def few_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A protocol that names two of the training images, one of which validates."""
+    table = pd.DataFrame(
+        [("train_0", "train"), ("train_3", "val"), ("test_0", "test")], columns=["name", "split"]
+    )
+    monkeypatch.setattr("lcpdn_pl.data.datamodule.read_protocol", lambda _name: table)
+
+
+def plain_image(root: Path, split: str, name: str) -> torch.Tensor:
+    """An image as an unaugmented run of 16 pixels sees it."""
+    return to_tensor(resize_image(read_image(root / f"{split}_Folder" / "img" / name), 16))
+
+
+@pytest.mark.usefixtures("few_labels")
+def test_the_rest_of_the_training_images_comes_without_masks(
+    make_tree: TreeMaker, tmp_path: Path
+) -> None:
+    root = make_tree(tmp_path / "tree", counts=(5, 2, 3))
+    data = MoNuSeg(str(root), image_size=16, augment="none", unlabelled="rest")
+    data.setup("fit")
+    pool = data.samples[data.samples["split"] == "unlabelled"]
+    assert pool["name"].tolist() == ["train_1", "train_2", "train_4"]
+    assert pool["mask"].tolist() == [""] * 3
+    assert data.describe() == (
+        "monuseg: 1 train, 1 val, 1 test, 3 unlabelled (rest of the training images)"
+    )
+    rest = [plain_image(root, "Train", f"train_{index}.png") for index in (1, 2, 4)]
+    loader = data.train_dataloader()
+    drawn = set()
+    for epoch in range(20):
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        (batch,) = loader
+        assert set(batch) == {"image", "mask", "text", "name", "unlabelled"}
+        assert batch["name"] == ["train_0"]
+        assert torch.equal(batch["image"][0], plain_image(root, "Train", "train_0.png"))
+        drawn |= {k for k in range(3) if torch.equal(batch["unlabelled"][0], rest[k])}
+    assert drawn == {0, 1, 2}
+    assert all("unlabelled" not in batch for batch in data.val_dataloader())
+
+
+@pytest.mark.usefixtures("few_labels")
+def test_nothing_else_changes_with_a_pool(make_tree: TreeMaker, tmp_path: Path) -> None:
+    root = str(make_tree(tmp_path / "tree", counts=(5, 2, 3)))
+
+    def first(unlabelled: str | None) -> dict[str, Any]:
+        torch.manual_seed(3)
+        data = MoNuSeg(root, image_size=16, unlabelled=unlabelled)
+        data.setup("fit")
+        batch: dict[str, Any] = next(iter(data.train_dataloader()))
+        return batch
+
+    plain, with_pool, again = first(None), first("rest"), first("rest")
+    companion = with_pool.pop("unlabelled")
+    assert companion.shape == (1, 3, 16, 16)
+    assert torch.equal(companion, again["unlabelled"])
+    assert plain.keys() == with_pool.keys()
+    assert torch.equal(plain["image"], with_pool["image"])
+    assert torch.equal(plain["mask"], with_pool["mask"])
+    data = MoNuSeg(root, image_size=16, unlabelled=str(tmp_path / "gone"))
+    data.setup("test")  # needs no pool
+    assert data.describe() == "monuseg: 1 train, 1 val, 1 test"
+
+
+def test_images_of_a_folder_come_without_masks(make_tree: TreeMaker, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "tree", counts=(3, 1, 1))
+    folder = write_images(tmp_path / "pool", 1)
+    data = MoNuSeg(str(root), "full", image_size=16, batch_size=3, unlabelled=str(folder))
+    data.setup("fit")
+    assert data.describe() == f"monuseg: 3 train, 1 val, 1 test, 1 unlabelled ({folder})"
+    (batch,) = data.train_dataloader()
+    assert batch["unlabelled"].shape == (3, 3, 16, 16)
+    # One image, augmented with draws of their own: no two are alike.
+    flat = batch["unlabelled"].flatten(1)
+    assert all((flat[a] - flat[b]).abs().max() > 0.01 for a, b in ((0, 1), (0, 2), (1, 2)))
+    shutil.copy(root / "Test_Folder" / "img" / "test_0.png", folder)
+    with pytest.raises(DataError, match=r"in two splits.*test_0\.png \(test\) and .*unlabelled"):
+        MoNuSeg(str(root), "full", unlabelled=str(folder)).setup("fit")
+
+
+def test_a_pool_without_images_is_an_error(make_tree: TreeMaker, tmp_path: Path) -> None:
+    root = str(make_tree(tmp_path / "tree"))
+    with pytest.raises(ConfigError, match="monuseg has no training images besides those it trains"):
+        MoNuSeg(root, "full", unlabelled="rest").setup("fit")
+    phantom = Phantom(str(tmp_path / "drawn"), counts=(1, 1, 1), image_size=32, unlabelled="rest")
+    phantom.prepare_data()
+    with pytest.raises(ConfigError, match="phantom has no training images besides those"):
+        phantom.setup("fit")
+    with pytest.raises(DataError, match=r"gone: expected a folder with images .* found none"):
+        MoNuSeg(root, "full", unlabelled=str(tmp_path / "gone")).setup("fit")

@@ -43,9 +43,7 @@ class RunSummary(Callback):
             title=f"lcpdn {TrainerFn(stage).value}", show_header=False, title_justify="left"
         )
         data = trainer.datamodule  # type: ignore[attr-defined]
-        counts = data.samples["split"].value_counts(sort=False)
-        listed = ", ".join(f"{count} {split}" for split, count in counts.items())
-        table.add_row("data", f"{data.name}: {listed}")
+        table.add_row("data", data.describe())
         for name, description in pl_module.describe().items():
             table.add_row(name, description)
         table.add_row("run folder", str(trainer.default_root_dir))

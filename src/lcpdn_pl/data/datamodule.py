@@ -11,22 +11,25 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from lcpdn_pl.data.dataset import EpochSampler, Sample, SegmentationDataset
+from lcpdn_pl.data.dataset import EpochSampler, Sample, SegmentationDataset, WithUnlabelled
+from lcpdn_pl.data.images import list_images
 from lcpdn_pl.data.lvit import read_lvit
 from lcpdn_pl.data.mask_reports import MASK_SOURCE
 from lcpdn_pl.data.masks import MaskRule
 from lcpdn_pl.data.protocols import read_protocol
 from lcpdn_pl.data.reports import contradict
-from lcpdn_pl.data.samples import check_samples, select
+from lcpdn_pl.data.samples import COLUMNS, check_samples, select
 from lcpdn_pl.data.transforms import Augmentation
-from lcpdn_pl.errors import ConfigError
+from lcpdn_pl.errors import ConfigError, DataError
 
 ROOT_VARIABLE = "LCPDN_DATA_ROOT"
 
 Augment = Literal["full", "dihedral", "none"]
 TestReports = Literal["right", "shuffled", "empty", "contradicting"]
+REST = "rest"
+"""As ``unlabelled``: the training images that the protocol leaves out."""
 
 
 class DataModule(lightning.LightningDataModule):
@@ -40,6 +43,11 @@ class DataModule(lightning.LightningDataModule):
 
     name: str
     samples: pd.DataFrame
+
+    def describe(self) -> str:
+        """The data's row of the summary that is printed before a run."""
+        counts = self.samples["split"].value_counts(sort=False)
+        return f"{self.name}: {', '.join(f'{count} {split}' for split, count in counts.items())}"
 
 
 class SegmentationDataModule(DataModule):
@@ -59,6 +67,9 @@ class SegmentationDataModule(DataModule):
         test_reports: What the test split's reports are replaced by, to measure their worth:
             ``right`` (nothing), ``shuffled`` (another image's), ``empty`` or ``contradicting``
             (:func:`lcpdn_pl.data.reports.contradict`).
+        unlabelled: Images without masks for training: null for none, ``rest`` for the training
+            images of the data set that its protocol leaves out, or a folder. Each training sample
+            comes with one of them, drawn at random and augmented like it.
 
     Attributes:
         samples: Samples table, set by ``setup``.
@@ -75,6 +86,7 @@ class SegmentationDataModule(DataModule):
         augment: Augment = "full",
         mask_rule: MaskRule = "compat",
         test_reports: TestReports = "right",
+        unlabelled: str | None = None,
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -83,6 +95,7 @@ class SegmentationDataModule(DataModule):
         self.augment = augment
         self.mask_rule = mask_rule
         self.test_reports = test_reports
+        self.unlabelled = unlabelled
         self.samples = pd.DataFrame()
         self._checked: set[str] = set()
 
@@ -94,14 +107,22 @@ class SegmentationDataModule(DataModule):
             DataError: If what is on disk is not as the layout promises.
         """
 
+    def read_rest(self) -> pd.DataFrame:
+        """Reads the samples that ``unlabelled: rest`` stands for; none if not overridden."""
+        return pd.DataFrame(columns=list(COLUMNS))
+
     def setup(self, stage: str) -> None:
         """Reads and checks the samples, all splits at once, so that overlaps are found.
+
+        To fit, images without masks are among them, as the split ``unlabelled``.
 
         Raises:
             DataError: Lists everything that is wrong with the data.
         """
         if stage not in self._checked:
             samples = self.read_samples() if self.samples.empty else self.samples
+            if stage == "fit" and self.unlabelled is not None:
+                samples = pd.concat([samples, self._read_unlabelled()], ignore_index=True)
             needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
             check_samples(samples, needed.get(stage, ()))
             if self.samples.empty:
@@ -116,7 +137,12 @@ class SegmentationDataModule(DataModule):
             None if self.augment == "none" else Augmentation(small=self.augment == "full")
         )
         dataset = self._dataset(samples, self.mask_rule, augmentation)
-        return self._loader(dataset, self.batch_size, EpochSampler(len(dataset), run_seed()))
+        sampler = EpochSampler(len(dataset), run_seed())
+        if self.unlabelled is None:
+            return self._loader(dataset, self.batch_size, sampler)
+        unlabelled = self.samples[self.samples["split"] == "unlabelled"]
+        pool = self._dataset(unlabelled, self.mask_rule, augmentation)
+        return self._loader(WithUnlabelled(dataset, pool), self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """In order, masks by ``mask_rule``."""
@@ -135,6 +161,36 @@ class SegmentationDataModule(DataModule):
         splits = set(self.samples["split"])
         split = "predict" if "predict" in splits else "test"
         return self._loader(self._dataset(self.samples[self.samples["split"] == split]), 1)
+
+    def describe(self) -> str:
+        """See :meth:`DataModule.describe`; says where images without masks come from."""
+        described = super().describe()
+        if "unlabelled" not in set(self.samples["split"]):
+            return described
+        source = "rest of the training images" if self.unlabelled == REST else self.unlabelled
+        return f"{described} ({source})"
+
+    def _read_unlabelled(self) -> pd.DataFrame:
+        assert self.unlabelled is not None  # noqa: S101 - what the caller looked at
+        if self.unlabelled == REST:
+            rest = self.read_rest()
+            if rest.empty:
+                raise ConfigError(
+                    f"data.unlabelled is {REST}, but {self.name} has no training images besides "
+                    "those it trains on: expected a protocol that leaves some out. Choose one, or "
+                    "give a folder of images."
+                )
+            return rest.assign(mask="", split="unlabelled")
+        images = list(map(str, list_images(Path(self.unlabelled))))
+        if not images:
+            raise DataError(
+                f"{self.unlabelled}: expected a folder with images for data.unlabelled, found "
+                f"none. Correct the path, or set {REST} or null."
+            )
+        empty = dict.fromkeys(COLUMNS, "")
+        return pd.DataFrame([empty | {"image": path, "name": path} for path in images]).assign(
+            split="unlabelled"
+        )
 
     def _other_reports(self, reports: list[str]) -> list[str]:
         if self.test_reports == "empty":
@@ -159,7 +215,7 @@ class SegmentationDataModule(DataModule):
         )
 
     def _loader(
-        self, dataset: SegmentationDataset, batch_size: int, sampler: EpochSampler | None = None
+        self, dataset: Dataset[Sample], batch_size: int, sampler: EpochSampler | None = None
     ) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
@@ -185,6 +241,8 @@ class PublicDataModule(SegmentationDataModule):
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled``, ``empty`` or ``contradicting``.
+        unlabelled: Images without masks for training: null, ``rest`` (the training images that the
+            protocol leaves out) or a folder.
 
     Attributes:
         folder: Name of the folder under the data root.
@@ -207,8 +265,11 @@ class PublicDataModule(SegmentationDataModule):
         augment: Augment = "full",
         mask_rule: MaskRule = "compat",
         test_reports: TestReports = "right",
+        unlabelled: str | None = None,
     ) -> None:
-        super().__init__(image_size, batch_size, num_workers, augment, mask_rule, test_reports)
+        super().__init__(
+            image_size, batch_size, num_workers, augment, mask_rule, test_reports, unlabelled
+        )
         known = [*self.protocols, "full"]
         if protocol not in known:
             raise ConfigError(
@@ -224,6 +285,14 @@ class PublicDataModule(SegmentationDataModule):
         if self.protocol == "full":
             return samples
         return select(samples, read_protocol(self.protocols[self.protocol]), self.protocol)
+
+    def read_rest(self) -> pd.DataFrame:
+        """The images of the folder's training split that the protocol does not name."""
+        samples = read_lvit(self.root)
+        if self.protocol == "full":
+            return samples[:0]
+        named = read_protocol(self.protocols[self.protocol])["name"]
+        return samples[(samples["split"] == "train") & ~samples["name"].isin(named)]
 
 
 def _warn_of_leakage(samples: pd.DataFrame) -> None:

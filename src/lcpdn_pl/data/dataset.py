@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ class Sample(TypedDict):
     """int64 [H, W] in {0, 1}, or 255 for pixels to ignore."""
     text: str
     name: str
+    unlabelled: NotRequired[Tensor]
+    """Another image without mask, float32 [3, H, W] in [-1, 1]; of training samples alone."""
 
 
 class Batch(TypedDict):
@@ -34,6 +36,7 @@ class Batch(TypedDict):
     mask: Tensor
     text: list[str]
     name: list[str]
+    unlabelled: NotRequired[Tensor]
 
 
 class SegmentationDataset(Dataset[Sample]):
@@ -97,6 +100,37 @@ class SegmentationDataset(Dataset[Sample]):
             "text": text,
             "name": name,
         }
+
+
+class WithUnlabelled(Dataset[Sample]):
+    """Adds an image without mask to each sample, as ``unlabelled``.
+
+    Args:
+        labelled: The samples.
+        pool: Draws one row for each of them; of its samples only the image is used.
+    """
+
+    def __init__(self, labelled: SegmentationDataset, pool: SegmentationDataset) -> None:
+        self.labelled = labelled
+        self.pool = pool
+
+    def __len__(self) -> int:
+        return len(self.labelled)
+
+    def __getitem__(self, draw: tuple[int, int]) -> Sample:
+        """Reads one sample and its companion, which the augmentation seed decides too.
+
+        Args:
+            draw: Row number of the sample, and augmentation seed.
+
+        Raises:
+            DataError: As in :class:`SegmentationDataset`, for either image.
+        """
+        _, seed = draw
+        # Not the numbers that the sample's own augmentation draws from the seed.
+        row, other_seed = np.random.default_rng((seed, 1)).integers((len(self.pool), 2**31))
+        companion = self.pool[int(row), int(other_seed)]["image"]
+        return {**self.labelled[draw], "unlabelled": companion}
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -14,6 +14,7 @@ from lcpdn_pl.errors import DataError
 from lcpdn_pl.metrics import IGNORE
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 _OPAQUE = 255
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
 _MOST_VALUES = 8
@@ -62,6 +63,15 @@ def _sixteen_bit(picture: Image.Image, path: Path) -> NDArray[np.uint16]:
                 f"photometric interpretation {photometric}. Save it as an 8-bit or 16-bit PNG."
             )
     return np.asarray(ImageOps.exif_transpose(picture)).astype(np.uint16)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files below a folder, by their suffix, sorted; hidden ones are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ class Manifest(SegmentationDataModule):
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled``, ``empty`` or ``contradicting``.
+        unlabelled: Images without masks for training: null, or a folder.
 
     Raises:
         ConfigError: If ``foreground`` and ``ignore`` overlap or hold 0.
@@ -43,8 +44,11 @@ class Manifest(SegmentationDataModule):
         augment: Augment = "full",
         mask_rule: MaskRule = "native",
         test_reports: TestReports = "right",
+        unlabelled: str | None = None,
     ) -> None:
-        super().__init__(image_size, batch_size, num_workers, augment, mask_rule, test_reports)
+        super().__init__(
+            image_size, batch_size, num_workers, augment, mask_rule, test_reports, unlabelled
+        )
         if not foreground or not {0, ignore}.isdisjoint(foreground) or ignore == 0:
             raise ConfigError(
                 f"foreground={list(foreground)} and ignore={ignore} are no mask values: expected "

@@ -38,6 +38,7 @@ class Phantom(SegmentationDataModule):
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled``, ``empty`` or ``contradicting``.
+        unlabelled: Images without masks for training: null, or a folder.
     """
 
     name = "phantom"
@@ -55,8 +56,11 @@ class Phantom(SegmentationDataModule):
         augment: Augment = "full",
         mask_rule: MaskRule = "native",
         test_reports: TestReports = "right",
+        unlabelled: str | None = None,
     ) -> None:
-        super().__init__(image_size, batch_size, num_workers, augment, mask_rule, test_reports)
+        super().__init__(
+            image_size, batch_size, num_workers, augment, mask_rule, test_reports, unlabelled
+        )
         self.looks = tuple(looks)
         self.counts = counts
         self.drawing_seed = drawing_seed

@@ -14,14 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lcpdn_pl.data.datamodule import DataModule, data_root, run_seed
-from lcpdn_pl.data.images import read_image
+from lcpdn_pl.data.images import list_images, read_image
 from lcpdn_pl.data.lvit import read_lvit
 from lcpdn_pl.data.manifest import read_manifest
 from lcpdn_pl.data.protocols import read_protocol
 from lcpdn_pl.data.transforms import resize_image, to_tensor
 from lcpdn_pl.errors import ConfigError, DataError
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 
 @dataclass
@@ -312,11 +310,7 @@ def _list_source(source: Source, held_out: int) -> pd.DataFrame:
 
 def _list_folder(folder: Path) -> pd.DataFrame:
     """The images below a folder, whose split is not decided yet."""
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    paths = list_images(folder)
     samples = pd.DataFrame({"image": [str(path) for path in paths], "split": ""})
     samples["name"] = [path.stem for path in paths]
     return samples

@@ -103,13 +103,19 @@ class SegmentationTask(Task):
         logits, _ = self._step("val", batch)
         return logits
 
-    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        inputs = batch["image"], batch["text"]
-        logits, own = (
-            self.network.training_forward(*inputs) if stage == "train" else (self(*inputs), {})
-        )
+    def training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of a training batch, and the terms of its loss by name, the total as ``loss``."""
+        logits, own = self.network.training_forward(batch["image"], batch["text"])
         terms = self.loss(logits, batch["mask"]) | own
         terms["loss"] = torch.stack([terms["loss"], *own.values()]).sum()
+        return logits, terms
+
+    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        if stage == "train":
+            logits, terms = self.training_terms(batch)
+        else:
+            logits = self(batch["image"], batch["text"])
+            terms = self.loss(logits, batch["mask"])
         self._score(stage).update(logits, batch["mask"])
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},

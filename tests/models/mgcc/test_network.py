@@ -180,8 +180,8 @@ def test_decoder_level_grows_gates_and_joins() -> None:
     level = DecoderLevel(2).eval()
     low, skip = randn(1, 4, 3, 3), randn(1, 2, 6, 6)
     large = low.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    grown = (level.grow[1][0](large) / NORM).clamp(min=0)
-    hidden = torch.cat([level.gate(skip), grown], dim=1)
-    for block in level.convolutions:
-        hidden = (block[0](hidden) / NORM).clamp(min=0)
+    hidden = torch.cat([level.gate(skip), level.grow[1](large)], dim=1)
+    for convolution in ("0.0", "1.0"):
+        hidden = level.convolutions.get_submodule(convolution)(hidden)
+        hidden = (hidden / NORM).clamp(min=0)
     torch.testing.assert_close(level(low, skip), hidden)
