@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models import LCPDN, create
 from lcpdn_pl.models.lcpdn.fusion import CrossAttention
 from tests.models.tester import REPORTS, NetworkTester
@@ -112,7 +113,7 @@ def test_clean_scales_add_what_they_name(tiny_network: dict[str, Any]) -> None:
 def test_encoder_sees_the_image_enlarged(tiny_network: dict[str, Any]) -> None:
     seen: list[Tensor] = []
     network = LCPDN(
-        **tiny_network, cprfl=False, clean_scales=("encoder",), encoder_maps=2, enlarge=2
+        **tiny_network, cprfl=False, clean_scales=("encoder",), encoder_maps=(1, 0), enlarge=2
     )
     for projection in network.project_image:
         projection.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
@@ -120,10 +121,18 @@ def test_encoder_sees_the_image_enlarged(tiny_network: dict[str, Any]) -> None:
     network(image, REPORTS[:1])
     assert network.image_encoder is not None
     large = F.interpolate(image, size=(128, 128), mode="bicubic").clamp(-1, 1)
-    wanted = network.image_encoder.feature_maps(large)[:2]
-    assert [tuple(scale.shape[1:]) for scale in wanted] == [(16, 64, 64), (24, 32, 32)]
+    fine, coarse = network.image_encoder.feature_maps(large)[:2]
+    wanted = [coarse, fine]
+    assert [tuple(scale.shape[1:]) for scale in wanted] == [(24, 32, 32), (16, 64, 64)]
     for found, expected in zip(seen[3:], wanted, strict=True):
         assert torch.equal(found, expected)
+
+
+def test_unknown_map_of_the_encoder(tiny_network: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"encoder_maps=\[5\].*efficientnet-lite0 has maps 0 to 4"
+    ):
+        LCPDN(**tiny_network, clean_scales=("encoder",), encoder_maps=(5,))
 
 
 def test_enlarging_reaches_the_prompt(tiny_network: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ class LCPDN(Network):
         feature_cache_limit: GiB that the folder may take.
         clean_scales: Views of the image without noise that join the denoiser's features as scales
             of their own: ``pixels``, the image itself, ``encoder``, the image encoder's maps.
-        encoder_maps: How many of the image encoder's maps join, the finest first; null takes all.
+        encoder_maps: Which of the image encoder's maps join, 0 being the finest; null takes all.
         enlarge: The image encoder sees the image this many times as high and wide. Objects of a
             few pixels, such as nuclei, then reach sizes that it was trained on.
         max_tokens: Longer reports are cut to this many tokens.
@@ -71,7 +71,8 @@ class LCPDN(Network):
 
     Raises:
         WeightsError: If a backbone cannot be loaded.
-        ConfigError: If blocks or steps are out of range, or features that change would be cached.
+        ConfigError: If blocks or steps are out of range, an encoder's map does not exist, or
+            features that change would be cached.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class LCPDN(Network):
         feature_cache: str | None = None,
         feature_cache_limit: float = 20.0,
         clean_scales: Sequence[Literal["pixels", "encoder"]] = (),
-        encoder_maps: PositiveInt | None = None,
+        encoder_maps: Sequence[int] | None = None,
         enlarge: PositiveInt = 1,
         max_tokens: int = 64,
         cprfl: bool = True,
@@ -128,7 +129,7 @@ class LCPDN(Network):
         self.text_encoder = create_text_encoder(text_encoder, max_tokens)
         text_width = self.text_encoder.width
         self.clean_scales = tuple(clean_scales)
-        self.encoder_maps = encoder_maps
+        self.encoder_maps: Sequence[int] = ()
         self.enlarge = enlarge
         encodes = cprfl or "encoder" in clean_scales
         self.image_encoder = create_image_encoder(image_encoder) if encodes else None
@@ -145,7 +146,14 @@ class LCPDN(Network):
         if "pixels" in clean_scales:
             channels.append(3)
         if self.image_encoder is not None and "encoder" in clean_scales:
-            channels += self.image_encoder.map_widths[:encoder_maps]
+            widths = self.image_encoder.map_widths
+            self.encoder_maps = range(len(widths)) if encoder_maps is None else encoder_maps
+            if not set(self.encoder_maps) <= set(range(len(widths))):
+                raise ConfigError(
+                    f"encoder_maps={list(self.encoder_maps)} must be numbers of the image "
+                    f"encoder's maps; {image_encoder} has maps 0 to {len(widths) - 1}."
+                )
+            channels += [widths[index] for index in self.encoder_maps]
         self.project_image = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.project_text = nn.ModuleList(nn.Linear(text_width, width) for _ in channels)
         self.norm = nn.GroupNorm(1, width, affine=False) if normalise else nn.Identity()
@@ -180,7 +188,8 @@ class LCPDN(Network):
         """The scales of the image without noise, in the order of their projections."""
         scales = [image] if "pixels" in self.clean_scales else []
         if self.image_encoder is not None and "encoder" in self.clean_scales:
-            scales += self.image_encoder.feature_maps(self._enlarged(image))[: self.encoder_maps]
+            maps = self.image_encoder.feature_maps(self._enlarged(image))
+            scales += [maps[index] for index in self.encoder_maps]
         return scales
 
     def _enlarged(self, image: Tensor) -> Tensor:
