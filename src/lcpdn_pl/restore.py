@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 from lcpdn_pl.callbacks import CONFIG
 from lcpdn_pl.data import DataModule
@@ -38,17 +38,31 @@ def restore(checkpoint: Path) -> tuple[Task, DataModule]:
         The task with the checkpoint's weights, and the data module, which is not set up yet.
 
     Raises:
-        CheckpointError: If one of the two files is missing, or they do not belong together.
+        CheckpointError: If one of the two files is missing or unreadable, or they do not belong
+            together.
     """
-    stored = yaml.safe_load(run_config(checkpoint).read_text())
-    parser = ArgumentParser()
+    file = run_config(checkpoint)
+    parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Task, "model")
     parser.add_subclass_arguments(DataModule, "data")
-    config = parser.parse_object({part: stored[part] for part in ("model", "data")})
+    try:
+        stored = yaml.safe_load(file.read_text())
+        config = parser.parse_object({part: stored[part] for part in ("model", "data")})
+    except (ArgumentError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise CheckpointError(
+            f"{file}: expected the configuration of a run of this version of lcpdn_pl, found one "
+            f"that cannot be used ({error}). Use the version that trained it, or train it anew."
+        ) from error
     built = parser.instantiate_classes(config)
     task: Task = built.model
     data: DataModule = built.data
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises what torn bytes lead it to
+        raise CheckpointError(
+            f"{checkpoint}: expected a checkpoint of lcpdn fit, found a file that cannot be read "
+            f"({error}). Copy the run folder again, or take its other checkpoint."
+        ) from error
     task.on_load_checkpoint(content)
     task.load_state_dict(content["state_dict"])
     return task.eval(), data

@@ -10,6 +10,7 @@ from lcpdn_pl.commands.check_data import check_data
 from lcpdn_pl.commands.prepare import prepare
 from lcpdn_pl.commands.report import report
 from lcpdn_pl.commands.report_from_mask import report_from_mask
+from lcpdn_pl.commands.segment import segment
 from lcpdn_pl.commands.weights import fetch_weights, list_weights
 
 COMMANDS: dict[str, Any] = {
@@ -18,6 +19,7 @@ COMMANDS: dict[str, Any] = {
     "prepare": prepare,
     "report": report,
     "report-from-mask": report_from_mask,
+    "segment": segment,
     "weights": {"list": list_weights, "fetch": fetch_weights},
 }
 """Functions by the name of their command; a command with several has them by subcommand."""

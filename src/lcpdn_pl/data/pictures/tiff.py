@@ -1,0 +1,157 @@
+"""TIFF and BigTIFF files, the large ones read by their tiles or strips."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
+
+from lcpdn_pl.data.pictures.base import Picture, Pixels, check_pixels
+from lcpdn_pl.data.pictures.plain import open_plain
+from lcpdn_pl.errors import DataError
+
+LARGE = 2**26
+"""Pixels above which a TIFF is read by parts; smaller ones are read as in training."""
+
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file's content says so."""
+    with path.open("rb") as file:
+        return file.read(4) in _MAGIC
+
+
+def open_tiff(path: Path) -> Picture:
+    """Opens a TIFF; of a pyramid, the picture at full size.
+
+    Raises:
+        DataError: The file is unreadable or torn, holds several pictures, or is large and of a
+            layout that cannot be read by parts.
+    """
+    with _opened(path) as pages:
+        page = pages[0]
+        if len(pages) == 1 and page.imagewidth * page.imagelength <= LARGE:
+            return open_plain(path)
+        full = sum(not other.is_reduced for other in pages)
+        if full > 1:
+            raise DataError(
+                f"{path}: expected one picture, found {full} pages. Save each page as a file of "
+                "its own."
+            )
+        _check_layout(path, page)
+        return TiffPicture(path, page.imagelength, page.imagewidth)
+
+
+class TiffPicture(Picture):
+    """A TIFF of which no more is decoded than the tiles or strips that hold the rows.
+
+    16-bit values are scaled by their full range, an alpha channel is dropped, as in
+    :func:`lcpdn_pl.data.images.read_image`.
+
+    Args:
+        path: The file; it is opened anew for each access.
+        height: Rows.
+        width: Columns.
+    """
+
+    def __init__(self, path: Path, height: int, width: int) -> None:
+        super().__init__(str(path), height, width)
+        self._path = path
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        """See :meth:`Picture.rows`."""
+        with _opened(self._path) as pages:
+            page = pages[0]
+            values = _stored(page, top, bottom) if page.is_contiguous else _parts(page, top, bottom)
+        if values.dtype != np.uint8:
+            values = np.rint(values / np.float32(257)).astype(np.uint8)
+        if values.shape[2] < 3:
+            return np.repeat(values[..., :1], 3, axis=2)
+        return np.asarray(values[..., :3], np.uint8)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[list[Any]]:
+    """The pages of a file; whatever goes wrong inside becomes a `DataError` naming it."""
+    try:
+        with TiffFile(path) as file:
+            yield list(file.pages)
+    except DataError:
+        raise
+    except Exception as error:  # codecs raise what they like
+        remedy = "Download or export it again."
+        if "imagecodecs" in str(error):
+            remedy = "Install what decodes it, pip install 'lcpdn_pl[slides]', or save it deflated."
+        raise DataError(f"{path}: this TIFF cannot be read ({error}). {remedy}") from error
+
+
+def _check_layout(path: Path, page: Any) -> None:
+    grey = page.photometric == PHOTOMETRIC.MINISBLACK
+    jpeg = page.photometric == PHOTOMETRIC.YCBCR and page.compression == COMPRESSION.JPEG
+    colour = page.samplesperpixel >= 3 and (page.photometric == PHOTOMETRIC.RGB or jpeg)
+    orientation = page.tags.valueof("Orientation", 1)
+    if (
+        not (grey or colour)
+        or page.dtype not in (np.uint8, np.uint16)
+        or (page.planarconfig != 1 and page.samplesperpixel > 1)
+        or page.imagedepth != 1
+        or orientation != 1
+    ):
+        raise DataError(
+            f"{path}: expected grey (black is 0) or RGB with 8 or 16 bits, channels together and "
+            f"not turned, in a TIFF that is read by parts; found {page.photometric.name}, "
+            f"{page.dtype}, {page.samplesperpixel} channels, planar configuration "
+            f"{int(page.planarconfig)}, orientation {orientation}. Save it that way."
+        )
+    rows, columns = _part_size(page)
+    if not page.is_contiguous:
+        check_pixels(f"{path}, in one part", rows, columns)
+    expected = -(-page.imagelength // rows) * -(-page.imagewidth // columns)
+    if len(page.dataoffsets) != expected:
+        raise DataError(
+            f"{path}: a picture of {page.imagelength} x {page.imagewidth} needs {expected} tiles "
+            f"or strips, found {len(page.dataoffsets)}. Download or export it again."
+        )
+
+
+def _part_size(page: TiffPage) -> tuple[int, int]:
+    """Rows and columns of a tile or strip."""
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    return min(page.rowsperstrip, page.imagelength), page.imagewidth
+
+
+def _stored(page: Any, top: int, bottom: int) -> NDArray[Any]:
+    """Rows that lie in the file as they are."""
+    dtype = page.dtype.newbyteorder(page.parent.byteorder)
+    shape = bottom - top, page.imagewidth, page.samplesperpixel
+    row = page.imagewidth * page.samplesperpixel * dtype.itemsize
+    page.parent.filehandle.seek(page.dataoffsets[0] + top * row)
+    content = page.parent.filehandle.read((bottom - top) * row)
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _parts(page: Any, top: int, bottom: int) -> NDArray[Any]:
+    """Rows out of the tiles or strips that hold them."""
+    height, width = _part_size(page)
+    columns = -(-page.imagewidth // width)
+    # Parts that a writer left out are empty.
+    values = np.zeros((bottom - top, page.imagewidth, page.samplesperpixel), page.dtype)
+    file = page.parent.filehandle
+    for index in range(top // height * columns, -(-bottom // height) * columns):
+        if not page.databytecounts[index]:
+            continue
+        file.seek(page.dataoffsets[index])
+        content = file.read(page.databytecounts[index])
+        part = page.decode(content, index, jpegtables=page.jpegtables)[0]
+        part = part.reshape(-1, part.shape[-2], page.samplesperpixel)
+        first, left = index // columns * height, index % columns * width
+        low, high = max(top, first), min(bottom, first + height)
+        # Tiles reach beyond the picture.
+        target = values[low - top : high - top, left : left + width]
+        target[:] = part[low - first : high - first, : target.shape[1]]
+    return values

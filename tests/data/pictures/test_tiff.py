@@ -1,0 +1,162 @@
+"""TIFF files that are read by parts."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from lcpdn_pl.data.images import read_image
+from lcpdn_pl.data.pictures import DecodedPicture, open_picture, tiff
+from lcpdn_pl.data.pictures.tiff import TiffPicture
+from lcpdn_pl.errors import DataError
+
+COLOUR = np.random.default_rng(0).integers(0, 256, (70, 50, 3), dtype=np.uint8)
+DEEP = np.random.default_rng(1).integers(0, 2**16, (70, 50), dtype=np.uint16)
+
+
+@pytest.fixture(autouse=True)
+def _all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiff, "LARGE", 0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"bigtiff": True, "tile": (16, 32)},
+        {"tile": (32, 16), "compression": "zlib", "predictor": True},
+        {"rowsperstrip": 8, "compression": "zlib"},
+        {"rowsperstrip": 1000, "compression": "zlib"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("pixels", [COLOUR, COLOUR[..., 0], DEEP], ids=["rgb", "grey", "deep"])
+def test_parts_are_what_the_whole_is(tmp_path: Path, pixels: Any, options: dict[str, Any]) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb" if pixels is COLOUR else None, **options)
+    picture = open_picture(path)
+    assert isinstance(picture, TiffPicture)
+    grey = np.rint(DEEP / 257).astype(np.uint8) if pixels is DEEP else pixels
+    expected = grey if pixels is COLOUR else np.repeat(grey[..., None], 3, axis=2)
+    for top, bottom in ((0, 70), (0, 1), (15, 33), (69, 70), (30, 70)):
+        np.testing.assert_array_equal(picture.rows(top, bottom), expected[top:bottom])
+
+
+def test_small_ones_are_read_as_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiff, "LARGE", 70 * 50)
+    path = tmp_path / "a.tif"
+    Image.fromarray(DEEP).save(path)
+    picture = open_picture(path)
+    assert isinstance(picture, DecodedPicture)
+    np.testing.assert_array_equal(picture.rows(0, 70), read_image(path))
+    monkeypatch.setattr(tiff, "LARGE", 70 * 50 - 1)
+    np.testing.assert_array_equal(open_picture(path).rows(0, 70), read_image(path))
+
+
+def test_alpha_is_dropped(tmp_path: Path) -> None:
+    pixels = np.dstack([COLOUR, np.zeros((70, 50), np.uint8)])
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unassalpha"], tile=(16, 16)
+    )
+    np.testing.assert_array_equal(open_picture(tmp_path / "a.tif").rows(0, 70), COLOUR)
+
+
+def test_only_the_parts_that_hold_the_rows_are_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, COLOUR, tile=(16, 16), compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    content = bytearray(path.read_bytes())
+    for index, (offset, count) in enumerate(places):
+        if index not in (4, 5, 6, 7):  # four tiles across, the second row of them
+            content[offset : offset + count] = bytes(count)
+    path.write_bytes(content)
+    picture = open_picture(path)
+    np.testing.assert_array_equal(picture.rows(16, 32), COLOUR[16:32])
+    for top, bottom in ((15, 32), (16, 33)):
+        with pytest.raises(DataError, match=r"a\.tif: this TIFF cannot be read"):
+            picture.rows(top, bottom)
+
+
+def test_a_pyramid_gives_its_full_size(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(COLOUR, tile=(16, 16), photometric="rgb")
+        writer.write(COLOUR[::2, ::2], tile=(16, 16), photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(open_picture(tmp_path / "a.tif").rows(0, 70), COLOUR)
+
+
+def test_several_pages_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([COLOUR, COLOUR]), photometric="rgb")
+    with pytest.raises(DataError, match=r"a\.tif: expected one picture, found 2 pages"):
+        open_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "found"),
+    [
+        (COLOUR[..., 0], {"photometric": "miniswhite"}, "MINISWHITE"),
+        (COLOUR[..., 0].astype(np.float32), {}, "float32"),
+        (
+            np.moveaxis(COLOUR, 2, 0),
+            {"photometric": "rgb", "planarconfig": "separate"},
+            "planar configuration 2",
+        ),
+        (COLOUR, {"photometric": "rgb", "extratags": [(274, 3, 1, 6, True)]}, "orientation 6"),
+    ],
+    ids=["white is 0", "floats", "planar", "turned"],
+)
+def test_other_layouts_are_refused(
+    tmp_path: Path, pixels: Any, options: dict[str, Any], found: str
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    with pytest.raises(DataError, match=rf"a\.tif: expected grey .* found .*{found}"):
+        open_picture(tmp_path / "a.tif")
+
+
+def test_one_huge_compressed_part_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, compression="zlib", rowsperstrip=70)
+    monkeypatch.setattr("lcpdn_pl.data.pictures.base.MAX_PIXELS", 70 * 50 - 1)
+    with pytest.raises(DataError, match=r"a\.tif, in one part: declares 70 x 50 pixels"):
+        open_picture(tmp_path / "a.tif")
+
+
+def test_a_size_that_its_parts_do_not_fill_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, COLOUR, tile=(16, 16), compression="zlib")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["ImageLength"].overwrite(7000)
+    with pytest.raises(DataError, match=r"7000 x 50 needs 1752 tiles or strips, found 20"):
+        open_picture(path)
+
+
+def test_torn_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, COLOUR, photometric="rgb")
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(DataError, match=r"a\.tif: this TIFF cannot be read .* again"):
+        open_picture(path).rows(60, 70)
+    path.write_bytes(content[:12])
+    with pytest.raises(DataError, match=r"a\.tif: this TIFF cannot be read"):
+        open_picture(path)
+
+
+def test_missing_decoders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, tile=(16, 16), compression="zlib")
+    picture = open_picture(tmp_path / "a.tif")
+
+    def decode(*_: object, **__: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "decode", decode)
+    with pytest.raises(DataError, match=r"a\.tif: .* pip install 'lcpdn_pl\[slides\]'"):
+        picture.rows(0, 1)
