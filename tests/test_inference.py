@@ -242,6 +242,12 @@ def test_files_that_are_no_checkpoint(run: Path) -> None:
         lcpdn_pl.load(run / "last.ckpt")
 
 
+def test_devices_that_are_not_there(pointwise: Pointwise) -> None:
+    for device in ("warp", "cuda:99"):
+        with pytest.raises(ConfigError, match=rf"device='{device}' cannot be used"):
+            Segmenter(pointwise, 32, device)
+
+
 def test_load_is_all_that_the_package_exports() -> None:
     with pytest.raises(AttributeError, match="'lcpdn_pl' has no attribute 'store'"):
         lcpdn_pl.store  # noqa: B018

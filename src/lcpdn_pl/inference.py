@@ -95,10 +95,13 @@ class Segmenter:
         network: The network; it is put in eval mode.
         image_size: Side of the square that it was trained at.
         device: Where to run, such as ``cuda:1``; ``None`` is a GPU if there is one.
+
+    Raises:
+        ConfigError: If there is no such device.
     """
 
     def __init__(self, network: Network, image_size: int, device: str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.network = network.to(self.device).eval()
         self.image_size = image_size
         self._denoisers = [m for m in network.modules() if isinstance(m, DiffusionFeatures)]
@@ -253,6 +256,17 @@ class Segmenter:
         return F.interpolate(difference, size, mode="bilinear")[0, 0].sigmoid_()
 
 
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device={name!r} cannot be used ({error}). Give another one, such as cpu."
+        ) from error
+    return device
+
+
 @contextmanager
 def _other_noise(denoisers: Sequence[DiffusionFeatures], offset: int) -> Iterator[None]:
     """Draws the noise from other seeds than in training."""
@@ -292,6 +306,7 @@ def load(checkpoint: Path | str, device: str | None = None) -> Segmenter:
     Raises:
         CheckpointError: If it is missing, unreadable, without its run folder, or of no
             segmentation network.
+        ConfigError: If there is no such device.
     """
     task, data = restore(Path(checkpoint))
     if not isinstance(task, SegmentationTask) or not isinstance(data, SegmentationDataModule):

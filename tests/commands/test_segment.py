@@ -116,6 +116,9 @@ def test_files_that_would_be_the_same(run: Path, capsys: pytest.CaptureFixture[s
     image, mask = write_image(Path("a.png"), 20, 20), write_image(Path("a_mask.png"), 20, 20)
     message = refused(run, capsys, str(image), str(mask), "--out", ".", "--force")
     assert "a_mask.png is an image to segment. Give another --out." in message
+    assert "a_mask.png is a file; expected a folder" in refused(
+        run, capsys, str(image), "--out", str(mask)
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def segment(
         tile: Side of overlapping tiles in pixels of the image; by default it is taken whole.
         overlap: Share of their side by which tiles overlap at least.
         samples: Noises to compare for the uncertainty; mask and probability are of the first one.
-        slice: Slice of a DICOM or NIfTI volume, from 0.
+        slice: Slice of a DICOM or NIfTI volume, from 0; of NIfTI axial ones, counted from below.
         window: Center and width of the values of a DICOM or NIfTI slice that become black to white;
             by default what the file says, or all values.
         device: Where to run, such as `cpu` or `cuda:1`; by default on a GPU if there is one.
@@ -95,7 +95,7 @@ def segment(
         return open_picture(path, slice, window)
 
     jobs = _plan_outputs(images, opened, out, slice, samples)
-    _refuse_overwriting(jobs, force)
+    _refuse_overwriting(jobs, out, force)
     segmenter = load(ckpt, device)
     segmenter.check_samples(samples)
     tilings = [segmenter.plan(job.height, job.width, tile, overlap) for job in jobs]
@@ -173,8 +173,10 @@ def _stem(path: Path) -> str:
     return path.name
 
 
-def _refuse_overwriting(jobs: Sequence[_Job], force: bool) -> None:
+def _refuse_overwriting(jobs: Sequence[_Job], out: Path, force: bool) -> None:
     outputs = [path for job in jobs for path in job.outputs.values()]
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; expected a folder to write into. Give another --out.")
     there = [str(path) for path in outputs if path.exists()]
     if there and not force:
         more = f" and {len(there) - 3} more" if len(there) > 3 else ""

@@ -41,7 +41,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             f"{path}: expected an image, found no such file. Put it there or correct the path."
         ) from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {error}. Cut the picture into tiles.") from error
+        raise DataError(
+            f"{path}: {error}. Cut the picture into tiles, or save it as a TIFF for lcpdn segment, "
+            "which reads it by parts."
+        ) from error
     except _UNREADABLE as error:
         size = path.stat().st_size
         found = f"an unreadable or truncated file of {size} bytes" if size else "an empty file"
