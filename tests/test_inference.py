@@ -93,6 +93,7 @@ def test_the_whole_is_what_predict_does(pointwise: Pointwise) -> None:
         expected = SegmentationTask(pointwise).predict_step(batch, 0)  # type: ignore[arg-type]
     np.testing.assert_allclose(found.probability, expected[0].numpy(), atol=1e-5)
     np.testing.assert_array_equal(pointwise.seen[0][0].numpy(), image.numpy())
+    assert not pointwise.training
 
 
 def test_a_tile_is_taken_at_its_scale_and_mirrored_at_the_edge(pointwise: Pointwise) -> None:

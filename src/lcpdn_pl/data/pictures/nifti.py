@@ -12,7 +12,6 @@ from lcpdn_pl.data.pictures.base import (
     Picture,
     Pixels,
     Range,
-    check_pixels,
     choose_slice,
     to_rgb,
 )
@@ -49,7 +48,6 @@ def open_nifti(path: Path, slice: int | None, window: tuple[float, float] | None
     across = lengths.index(1) if lengths.count(1) == 1 else 2
     index = choose_slice(str(path), lengths[across], slice)
     width, height = (lengths[direction] for direction in range(3) if direction != across)
-    check_pixels(str(path), height, width)
     low, high = (float(image.header[key]) for key in ("cal_min", "cal_max"))
     own = Range(low, high, "the file's own range") if high > low else None
     limits = Range.of(window) if window else own
