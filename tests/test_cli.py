@@ -19,6 +19,7 @@ import lcpdn_pl
 from lcpdn_pl.backbones.diffusion import create_denoiser
 from lcpdn_pl.cli import _precision, main
 from lcpdn_pl.plotting import load_panels
+from lcpdn_pl.restore import restore
 from lcpdn_pl.tasks import DenoisingTask
 from tests.conftest import TreeMaker, write_images
 
@@ -191,6 +192,32 @@ def test_same_seed_same_weights_and_resume_ends_alike(tiny: list[str], monuseg: 
     assert whole.keys() == resumed.keys()
     for key, value in whole.items():
         torch.testing.assert_close(resumed[key], value, rtol=0, atol=0)
+
+
+def test_averaged_weights_are_scored_stored_and_resumed(
+    tiny: list[str], monuseg: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    averaged = [
+        *("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"),
+        *("--model.optimizer=SGD", "--model.optimizer.lr=0.1", "--trainer.log_every_n_steps=1"),
+    ]
+    fit = ["fit", *tiny, *monuseg, *averaged]
+    main([*fit, "--trainer.default_root_dir=a"])
+    main([*fit, "--trainer.default_root_dir=b", "--trainer.max_epochs=1"])
+    (first,), (second,) = Path("a").glob("*/*/*"), Path("b").glob("*/*/*")
+    main(["fit", "--ckpt_path", str(second / "last.ckpt"), "--trainer.max_epochs=2"])
+    whole = torch.load(first / "last.ckpt", weights_only=True)
+    resumed = torch.load(second / "last.ckpt", weights_only=True)
+    for part in ("state_dict", "current_model_state"):
+        assert whole[part].keys() == resumed[part].keys()
+        for key, value in whole[part].items():
+            torch.testing.assert_close(resumed[part][key], value, rtol=0, atol=0)
+    key = "network.head.0.weight"
+    assert not torch.equal(whole["state_dict"][key], whole["current_model_state"][key])
+    restored, _ = restore(first / "last.ckpt")
+    assert torch.equal(restored.state_dict()[key], whole["state_dict"][key])
+    main(["test", "--ckpt_path", str(first / "best.ckpt")])
+    assert "WeightAveraging" not in capfd.readouterr().err
 
 
 def test_data_of_the_checkpoint_come_back_and_other_data_can_be_tested(

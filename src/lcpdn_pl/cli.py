@@ -52,6 +52,7 @@ _REMARKS = (
     r"The '\w+' does not have many workers",
     r"The number of training batches .* is smaller than the logging interval",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"You're using the WeightAveraging callback, but loading a checkpoint outside",
 )
 
 
@@ -75,7 +76,6 @@ class LCPDNCLI(LightningCLI):
             trainer_defaults={
                 "precision": None,
                 "enable_model_summary": False,  # RunSummary says more
-                "callbacks": [RunSummary()],
             },
             seed_everything_default=0,
             parser_kwargs={
@@ -130,7 +130,7 @@ class LCPDNCLI(LightningCLI):
         )
         # Its own rule: the option save_last would write it only when the best one improves.
         last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-        config.callbacks = [*(config.callbacks or []), self.best, last]
+        config.callbacks = [RunSummary(), *(config.callbacks or []), self.best, last]
         return super().instantiate_trainer(**kwargs)
 
     def _new_run(self, config: Namespace) -> Path:

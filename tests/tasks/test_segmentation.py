@@ -118,14 +118,19 @@ def test_test_step_scores_both_rules_as_written_out() -> None:
 
 def test_checkpoint_leaves_frozen_weights_out_and_takes_them_back() -> None:
     task = SegmentationTask(Bright())
-    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
+    checkpoint: dict[str, Any] = {
+        "state_dict": task.state_dict(),
+        "current_model_state": task.state_dict(),  # beside averaged weights
+    }
     task.on_save_checkpoint(checkpoint)
     assert list(checkpoint["state_dict"]) == ["network.scale"]
+    assert list(checkpoint["current_model_state"]) == ["network.scale"]
     assert "stub" in checkpoint["backbones"]["backbone"]
     assert "RANDOM" in checkpoint["backbones"]["backbone"]
     fresh = SegmentationTask(Bright())
     fresh.on_load_checkpoint(checkpoint)
     fresh.load_state_dict(checkpoint["state_dict"], strict=True)
+    fresh.load_state_dict(checkpoint["current_model_state"], strict=True)
 
 
 def test_checkpoint_of_another_backbone_or_network_is_refused() -> None:

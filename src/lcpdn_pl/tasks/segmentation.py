@@ -20,6 +20,9 @@ from lcpdn_pl.tasks.base import Task
 
 RULES = ("compat", "native")
 """Mask rules that a test scores by, see :func:`lcpdn_pl.data.masks.resize_mask`."""
+STATES = {"state_dict", "current_model_state"}
+"""Where a checkpoint holds weights; the latter beside averaged ones, see Lightning's
+``EMAWeightAveraging``."""
 
 
 class SegmentationTask(Task):
@@ -174,8 +177,9 @@ class SegmentationTask(Task):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen weights out, and notes whose they were."""
         frozen = self._frozen_keys()
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if k not in frozen}
+        for part in STATES & checkpoint.keys():
+            state = checkpoint[part]
+            checkpoint[part] = {k: v for k, v in state.items() if k not in frozen}
         checkpoint["backbones"] = self._fingerprints()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -200,7 +204,8 @@ class SegmentationTask(Task):
                 f"{sorted(trained - stored) or 'nothing'}, surplus "
                 f"{sorted(stored - trained) or 'nothing'}. Use the configuration of the run."
             )
-        checkpoint["state_dict"] |= {key: state[key] for key in frozen}
+        for part in STATES & checkpoint.keys():
+            checkpoint[part] |= {key: state[key] for key in frozen}
         self.trained_steps = checkpoint.get("global_step", 0)
 
     def _frozen_keys(self) -> set[str]:
