@@ -29,21 +29,38 @@ def parsed(capsys: pytest.CaptureFixture[str], *names: str) -> Config:
     return config
 
 
-@pytest.mark.parametrize("name", FULL)
-def test_full_configurations_train_lcpdn_as_published(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = parsed(capsys, name)["model"]["init_args"]
-    network = model["network"]
-    assert isinstance(network, dict)
-    assert network["class_path"] == "lcpdn_pl.models.LCPDN"
-    assert network["init_args"]["steps"] == [50, 150, 250]
-    blocks = [6, 8, 12, 16] if name in ("demo", "monuseg") else [4, 6, 8, 12]
-    assert network["init_args"]["blocks"] == blocks
+@pytest.mark.parametrize(
+    "names", [("demo",), *((name, "recipes/paper") for name in FULL if name != "demo")]
+)
+def test_the_paper_s_recipe(names: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    config: dict[str, Any] = parsed(capsys, *names)
+    model, trainer = config["model"]["init_args"], config["trainer"]
+    defaults: dict[str, Any] = parsed(capsys, "demo")["model"]["init_args"]["network"]
+    assert model["network"]["class_path"] == "lcpdn_pl.models.LCPDN"
+    blocks = [6, 8, 12, 16] if names == ("demo",) else [4, 6, 8, 12]
+    assert model["network"]["init_args"] == defaults["init_args"] | {"blocks": blocks}
+    assert model["network"]["init_args"]["steps"] == [50, 150, 250]
     assert model["loss"] == {
         "class_path": "lcpdn_pl.losses.DiceCELoss",
         "init_args": {"dice_weight": 1.5, "compat": False},
     }
+    assert model["optimizer"]["class_path"] == "torch.optim.Adam"
+    assert model["lr_scheduler"] is None
+    if names != ("demo",):
+        assert model["optimizer"]["init_args"]["lr"] == 1e-4
+        assert (trainer["max_epochs"], trainer["callbacks"]) == (50, None)
+
+
+@pytest.mark.parametrize("name", [name for name in FULL if name != "demo"])
+def test_the_rate_falls_to_nothing_over_the_run(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config: dict[str, Any] = parsed(capsys, name)
+    schedule = config["model"]["init_args"]["lr_scheduler"]
+    assert schedule["class_path"] == "torch.optim.lr_scheduler.CosineAnnealingLR"
+    assert schedule["init_args"]["T_max"] == config["trainer"]["max_epochs"]
+    (average,) = config["trainer"]["callbacks"]
+    assert average["class_path"] == "lightning.pytorch.callbacks.EMAWeightAveraging"
 
 
 @pytest.mark.parametrize(
@@ -66,18 +83,18 @@ def test_backbone_overlays_compose(capsys: pytest.CaptureFixture[str]) -> None:
     paper = parsed(capsys, "monuseg", "backbones/paper")["model"]["init_args"]["network"]
     assert isinstance(paper, dict)
     assert paper["init_args"]["denoiser"] == "256x256_diffusion_uncond.pt"
-    assert paper["init_args"]["blocks"] == [6, 8, 12, 16]
+    assert paper["init_args"]["blocks"] == [8, 11, 14]
 
 
-@pytest.mark.parametrize(
-    ("name", "network"), [("pixels", "Pixels"), ("unet", "UNet"), ("textdiff", "TextDiff")]
-)
-def test_methods_replace_the_network_alone(
+@pytest.mark.parametrize(("name", "network"), [("pixels", "Pixels"), ("unet", "UNet")])
+def test_floors_replace_the_network_and_the_rate_alone(
     name: str, network: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain, other = parsed(capsys, "monuseg"), parsed(capsys, "monuseg", f"methods/{name}")
     assert other["data"] == plain["data"]
-    assert other["model"]["init_args"]["loss"] == plain["model"]["init_args"]["loss"]
+    assert other["trainer"] == plain["trainer"]
+    for part in ("loss", "lr_scheduler"):
+        assert other["model"]["init_args"][part] == plain["model"]["init_args"][part]
     assert other["model"]["init_args"]["network"]["class_path"] == f"lcpdn_pl.models.{network}"  # type: ignore[index]
     assert name in NETWORKS
 
@@ -101,16 +118,30 @@ def test_the_family_of_lvit_has_its_recipe(
     assert model["network"]["class_path"] == f"lcpdn_pl.models.{network}"
     assert model["network"]["init_args"]["image_size"] == 224
     assert model["loss"]["class_path"] == "lcpdn_pl.losses.DiceBCELoss"
+    assert model["loss"]["init_args"]["balanced"] == (name != "reclmis")
+    weight = 2.5 if name == "reclmis" else 0.5
+    assert model["loss"]["init_args"]["dice_weight"] == weight
+    assert model["loss"]["init_args"]["bce_weight"] == weight
     assert model["optimizer"]["init_args"]["lr"] == rate
+    assert config["trainer"]["callbacks"] is None
     schedule = model["lr_scheduler"]
     assert schedule["class_path"].endswith("CosineAnnealingWarmRestarts")
     assert (schedule["init_args"]["T_0"], schedule["init_args"]["eta_min"]) == (10, 1e-4)
 
 
+def test_textdiff_has_its_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    config: dict[str, Any] = parsed(capsys, "monuseg", "methods/textdiff")
+    model = config["model"]["init_args"]
+    assert model["network"]["class_path"] == "lcpdn_pl.models.TextDiff"
+    assert model["loss"]["init_args"] == {"dice_weight": 1.5, "compat": False}
+    assert model["optimizer"]["init_args"]["lr"] == 1e-4
+    assert model["lr_scheduler"] is None
+    assert config["trainer"]["callbacks"] is None
+
+
 def test_mgcc_has_its_recipe_and_a_pool(capsys: pytest.CaptureFixture[str]) -> None:
     plain = parsed(capsys, "monuseg")
     config: dict[str, Any] = parsed(capsys, "monuseg", "methods/mgcc")
-    assert config["trainer"] == plain["trainer"]
     data = plain["data"]["init_args"]
     assert config["data"]["init_args"] == data | {"batch_size": 4, "unlabelled": "rest"}
     assert config["model"]["class_path"] == "lcpdn_pl.tasks.ConsistencyTask"

@@ -85,6 +85,18 @@ def _output_blocks(unet: UNet2DModel) -> list[_Block]:
     return blocks
 
 
+def _output_strides(unet: UNet2DModel) -> list[int]:
+    """Pixels of the denoiser's input that a position of each decoder block's output stands for."""
+    stride = 2 ** (len(unet.config.block_out_channels) - 1)
+    strides: list[int] = []
+    for level in unet.up_blocks:
+        strides += [stride] * len(level.resnets)
+        if level.upsamplers:
+            stride //= 2
+            strides[-1] = stride
+    return strides
+
+
 class DiffusionFeatures(FrozenBackbone):
     """Decoder features of a frozen denoiser at several noise levels (CPRFL, part 2).
 
@@ -118,6 +130,7 @@ class DiffusionFeatures(FrozenBackbone):
 
     Attributes:
         channels: Channels of each feature map, S * C_k.
+        strides: Pixels of the image that a position of each feature map stands for.
         prompt_channels: Width of a prompt: d of the time embedding, or that of every block's s
             and b in a row.
         divisor: Image sides must be multiples of this.
@@ -183,6 +196,7 @@ class DiffusionFeatures(FrozenBackbone):
         embed_width: int = unet.time_embedding.linear_2.out_features
         self.prompt_channels = sum(self.modulated) if self.modulated else embed_width
         self.channels = [output_blocks[block].width * len(steps) for block in blocks]
+        self.strides = [self.patch * _output_strides(unet)[block] for block in blocks]
         # NHWC: what the fast convolutions of GPUs and CPUs work in.
         self.to(memory_format=torch.channels_last)
         self.store = store

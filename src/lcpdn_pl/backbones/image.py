@@ -22,10 +22,13 @@ class ImageEncoder(FrozenBackbone):
     Attributes:
         width: Width of a token, D_I.
         map_widths: Channels of each feature map.
+        map_strides: Pixels of the image that a position of each feature map stands for, about so
+            where the encoder sees images at a size of its own.
     """
 
     width: int
     map_widths: Sequence[int]
+    map_strides: Sequence[int]
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
@@ -54,6 +57,7 @@ class EfficientNetTokens(ImageEncoder):
         super().__init__()
         self.net = timm.create_model("tf_efficientnet_lite0", features_only=True)
         self.map_widths = self.net.feature_info.channels()
+        self.map_strides = self.net.feature_info.reduction()
         self.width = self.map_widths[-1]
         self.net.load_state_dict(weights.efficientnet_lite0(self.net.state_dict()))
         self.freeze("efficientnet-lite0", pretrained=True)
@@ -111,6 +115,7 @@ class OpenClipTokens(ImageEncoder):
         self.size: tuple[int, int] = tuple(visual.image_size)
         self.width = visual.class_embedding.shape[0]
         self.map_widths = [self.width]
+        self.map_strides = [visual.patch_size[0]]
         for name in ("mean", "std"):
             value = torch.tensor(getattr(visual, f"image_{name}")).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)

@@ -1,11 +1,13 @@
 """Layers that several methods share."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 
 class PixelClassifier(nn.Sequential):
-    """Two 3x3 convolutions with instance norm, then one to the two classes (LCPDN's eq. 11).
+    """3x3 convolutions with instance norm, then one to the two classes (LCPDN's eq. 11).
 
     Each image is normalised by its own statistics. Batches are of one image here, and their running
     averages describe no other one: on raw pixels of MoNuSeg (300 steps, 6 validation images) batch
@@ -13,16 +15,33 @@ class PixelClassifier(nn.Sequential):
 
     Args:
         in_width: Channels of what is classified.
-        widths: Channels of the two hidden layers.
+        widths: Channels of the hidden layers.
     """
 
-    def __init__(self, in_width: int, widths: tuple[int, int]) -> None:
+    def __init__(self, in_width: int, widths: Sequence[int]) -> None:
         layers: list[nn.Module] = []
         for width in widths:
             convolution = nn.Conv2d(in_width, width, 3, padding=1)
             layers += [convolution, nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
             in_width = width
         super().__init__(*layers, nn.Conv2d(in_width, 2, 3, padding=1))
+
+
+class InstanceConvPair(nn.Sequential):
+    """Two 3x3 convolutions, each with instance norm and ReLU; the size stays.
+
+    Args:
+        in_width: Channels before.
+        width: Channels after.
+    """
+
+    def __init__(self, in_width: int, width: int) -> None:
+        layers: list[nn.Module] = []
+        for before in (in_width, width):
+            # The norm has a bias of its own.
+            convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
+            layers += [convolution, nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
+        super().__init__(*layers)
 
 
 def foreground_logits(score: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class TestLCPDN(NetworkTester):
             {"ltfr": False},
             {"text_alignment": "attend", "clean_scales": ("pixels", "encoder")},
             {"prompt_injection": "scale_shift"},
-            {"head_stride": 2},
+            {"clean_scales": ("encoder",), "head": "pyramid", "head_widths": (4, 5, 6, 7, 8)},
         ],
         ids=lambda options: "-".join(options) or "paper",
     )
@@ -142,15 +142,6 @@ def test_enlarging_reaches_the_prompt(tiny_network: dict[str, Any]) -> None:
     network.prompt.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[2]))
     network(images(1, 64), REPORTS[:1])
     assert seen[0].shape[1] == 16  # tokens of 128 x 128, one for 32 x 32
-
-
-def test_head_stride_enlarges_the_logits(tiny_network: dict[str, Any]) -> None:
-    network = LCPDN(**tiny_network, head_stride=4)
-    seen: list[Tensor] = []
-    network.head.register_forward_hook(lambda _m, _i, output: seen.append(output))
-    logits = network(images(1, 64), REPORTS[:1])
-    assert seen[0].shape == (1, 2, 16, 16)
-    assert torch.equal(logits, F.interpolate(seen[0], (64, 64), mode="bilinear"))
 
 
 def test_backbones_are_described(tiny_network: dict[str, Any]) -> None:

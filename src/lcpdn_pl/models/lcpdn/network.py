@@ -14,8 +14,8 @@ from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.backbones.text import create_text_encoder
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models.base import Network
-from lcpdn_pl.models.blocks import PixelClassifier
 from lcpdn_pl.models.lcpdn.fusion import LTFR, CrossAttention
+from lcpdn_pl.models.lcpdn.head import ConcatHead, PyramidHead
 from lcpdn_pl.models.lcpdn.prompt import TextVisionPrompt
 
 
@@ -65,9 +65,10 @@ class LCPDN(Network):
         width: Width h that every scale and the report are projected to.
         normalise: Normalise the projected features of an image over channels and positions, since
             H grows with their square. Has no parameters.
-        head_widths: Hidden channels of the pixel classifier.
-        head_stride: Classify at one n-th of the image's height and width and enlarge the logits,
-            at one n^2-th of the cost, where objects are large.
+        head: How scales become logits: ``concat`` (the paper) or ``pyramid``, see
+            :mod:`lcpdn_pl.models.lcpdn.head`.
+        head_widths: Hidden channels of the ``concat`` head, from the first layer to the last, or of
+            the ``pyramid``, from the finest level to the coarsest.
 
     Raises:
         WeightsError: If a backbone cannot be loaded.
@@ -102,8 +103,8 @@ class LCPDN(Network):
         zero_init_prompt: bool = True,
         width: int = 64,
         normalise: bool = True,
-        head_widths: tuple[int, int] = (64, 32),
-        head_stride: PositiveInt = 1,
+        head: Literal["concat", "pyramid"] = "concat",
+        head_widths: Sequence[int] = (64, 32),
     ) -> None:
         super().__init__()
         if feature_cache and cprfl and prompt_gradient:
@@ -142,9 +143,10 @@ class LCPDN(Network):
                 self.features.prompt_channels,
                 zero_init_prompt,
             ).requires_grad_(prompt_gradient)
-        channels = [*self.features.channels]
+        channels, strides = [*self.features.channels], [*self.features.strides]
         if "pixels" in clean_scales:
             channels.append(3)
+            strides.append(1)
         if self.image_encoder is not None and "encoder" in clean_scales:
             widths = self.image_encoder.map_widths
             self.encoder_maps = range(len(widths)) if encoder_maps is None else encoder_maps
@@ -154,12 +156,17 @@ class LCPDN(Network):
                     f"encoder's maps; {image_encoder} has maps 0 to {len(widths) - 1}."
                 )
             channels += [widths[index] for index in self.encoder_maps]
+            steps_apart = self.image_encoder.map_strides
+            strides += [steps_apart[index] // enlarge for index in self.encoder_maps]
         self.project_image = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.project_text = nn.ModuleList(nn.Linear(text_width, width) for _ in channels)
         self.norm = nn.GroupNorm(1, width, affine=False) if normalise else nn.Identity()
         self.fusion: nn.Module = LTFR(width, text_alignment) if ltfr else CrossAttention(width)
-        self.head = PixelClassifier(width * len(channels), head_widths)
-        self.head_stride = head_stride
+        self.head: nn.Module = (
+            PyramidHead(width, strides, head_widths)
+            if head == "pyramid"
+            else ConcatHead(width, len(channels), head_widths)
+        )
 
     def forward(self, image: Tensor, text: Sequence[str]) -> Tensor:
         """See :meth:`lcpdn_pl.models.base.Network.forward`."""
@@ -176,12 +183,8 @@ class LCPDN(Network):
                 scales, self.project_image, self.project_text, strict=True
             )
         ]
-        height, width = image.shape[-2:]
-        size = height // self.head_stride, width // self.head_stride
-        logits: Tensor = self.head(
-            torch.cat([F.interpolate(scale, size, mode="bilinear") for scale in fused], dim=1)
-        )
-        return F.interpolate(logits, (height, width), mode="bilinear")
+        logits: Tensor = self.head(fused, image.shape[-2:])
+        return logits
 
     @torch.no_grad()
     def _clean(self, image: Tensor) -> list[Tensor]:

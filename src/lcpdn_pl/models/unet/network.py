@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lcpdn_pl.backbones.base import check_sides
 from lcpdn_pl.models.base import Network
+from lcpdn_pl.models.blocks import InstanceConvPair
 
 
 class UNet(Network):
@@ -28,12 +29,12 @@ class UNet(Network):
     ) -> None:
         super().__init__()
         self.divisor = 2 ** (len(widths) - 1)
-        self.down = nn.ModuleList(_convolutions(a, b) for a, b in pairwise([3, *widths]))
+        self.down = nn.ModuleList(InstanceConvPair(a, b) for a, b in pairwise([3, *widths]))
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout2d(dropout)
         levels = list(pairwise(reversed(widths)))
         self.grow = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in levels)
-        self.up = nn.ModuleList(_convolutions(2 * b, b) for _, b in levels)
+        self.up = nn.ModuleList(InstanceConvPair(2 * b, b) for _, b in levels)
         self.classify = nn.Conv2d(widths[0], 2, 1)
 
     def forward(self, image: Tensor, text: Sequence[str]) -> Tensor:  # noqa: ARG002 - reads none
@@ -49,12 +50,3 @@ class UNet(Network):
             hidden = level(torch.cat([grow(hidden), skips.pop()], dim=1))
         logits: Tensor = self.classify(hidden)
         return logits
-
-
-def _convolutions(in_width: int, width: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before in (in_width, width):
-        # The norm has a bias of its own.
-        convolution = nn.Conv2d(before, width, 3, padding=1, bias=False)
-        layers += [convolution, nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
-    return nn.Sequential(*layers)
