@@ -214,6 +214,10 @@ def test_attributes_say_what_comes_out(unet: UNet2DModel) -> None:
     assert not features.training
     assert (features.divisor, features.prompt_channels, features.patch) == (8, 32, 2)
     assert [part.shape[1] for part in features(image())] == features.channels == [48, 24]
+    every = DiffusionFeatures(create_denoiser("lcpdn-ddpm-small")[0], range(18), [50])
+    sides = [part.shape[-1] for part in every(torch.zeros(1, 3, 128, 128))]
+    assert [128 // side for side in sides] == every.strides
+    assert set(every.strides) >= {2, 4, 8, 16, 32}
     assert sum(p.numel() for p in features.parameters()) < whole
 
 

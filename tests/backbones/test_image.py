@@ -63,6 +63,9 @@ def test_tokens_are_the_coarsest_map(vit: ImageEncoder) -> None:
         assert [(m.shape[1], m.shape[2], m.shape[3]) for m in maps] == [
             (width, side, side) for width, side in zip(encoder.map_widths, sides, strict=True)
         ]
+        # The transformer sees 32 x 32 pixels whatever comes, in patches of 8.
+        size = 32 if encoder is vit else 64
+        assert [size // side for side in sides] == list(encoder.map_strides)
         tokens = maps[-1].flatten(2).transpose(1, 2)
         assert torch.equal(encoder(image)[:, -tokens.shape[1] :], tokens)
 

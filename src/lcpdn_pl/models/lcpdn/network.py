@@ -14,6 +14,7 @@ from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.backbones.text import create_text_encoder
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models.base import Network
+from lcpdn_pl.models.blocks import InstanceConvPair
 from lcpdn_pl.models.lcpdn.fusion import LTFR, CrossAttention
 from lcpdn_pl.models.lcpdn.head import ConcatHead, PyramidHead
 from lcpdn_pl.models.lcpdn.prompt import TextVisionPrompt
@@ -47,7 +48,8 @@ class LCPDN(Network):
             augmentations only flips and quarter turns come again: ``data.augment: dihedral``.
         feature_cache_limit: GiB that the folder may take.
         clean_scales: Views of the image without noise that join the denoiser's features as scales
-            of their own: ``pixels``, the image itself, ``encoder``, the image encoder's maps.
+            of their own: ``pixels``, the image through two convolutions that are trained,
+            ``encoder``, the image encoder's maps.
         encoder_maps: Which of the image encoder's maps join, 0 being the finest; null takes all.
         enlarge: The image encoder sees the image this many times as high and wide. Objects of a
             few pixels, such as nuclei, then reach sizes that it was trained on.
@@ -159,6 +161,11 @@ class LCPDN(Network):
             steps_apart = self.image_encoder.map_strides
             strides += [steps_apart[index] // enlarge for index in self.encoder_maps]
         self.project_image = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        if "pixels" in clean_scales:
+            # A colour alone says little; what is frozen has seen each position's surroundings.
+            self.project_image[len(self.features.channels)] = nn.Sequential(
+                InstanceConvPair(3, width), nn.Conv2d(width, width, 1)
+            )
         self.project_text = nn.ModuleList(nn.Linear(text_width, width) for _ in channels)
         self.norm = nn.GroupNorm(1, width, affine=False) if normalise else nn.Identity()
         self.fusion: nn.Module = LTFR(width, text_alignment) if ltfr else CrossAttention(width)
