@@ -212,7 +212,7 @@ def test_averaged_weights_are_scored_stored_and_resumed(
         assert whole[part].keys() == resumed[part].keys()
         for key, value in whole[part].items():
             torch.testing.assert_close(resumed[part][key], value, rtol=0, atol=0)
-    key = "network.head.0.weight"
+    key = "network.head.classify.0.weight"
     assert not torch.equal(whole["state_dict"][key], whole["current_model_state"][key])
     restored, _ = restore(first / "last.ckpt")
     assert torch.equal(restored.state_dict()[key], whole["state_dict"][key])

@@ -35,7 +35,8 @@ def parsed(capsys: pytest.CaptureFixture[str], *names: str) -> Config:
 def test_the_paper_s_recipe(names: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     config: dict[str, Any] = parsed(capsys, *names)
     model, trainer = config["model"]["init_args"], config["trainer"]
-    defaults: dict[str, Any] = parsed(capsys, "demo")["model"]["init_args"]["network"]
+    demo: dict[str, Any] = parsed(capsys, "demo")
+    defaults = demo["model"]["init_args"]["network"]
     assert model["network"]["class_path"] == "lcpdn_pl.models.LCPDN"
     blocks = [6, 8, 12, 16] if names == ("demo",) else [4, 6, 8, 12]
     assert model["network"]["init_args"] == defaults["init_args"] | {"blocks": blocks}

@@ -168,7 +168,9 @@ def test_sizes_that_do_not_fit(pointwise: Pointwise) -> None:
 def lcpdn(tiny_network: dict[str, object]) -> LCPDN:
     torch.manual_seed(0)
     network = LCPDN(**tiny_network)  # type: ignore[arg-type]
-    nn.init.normal_(network.head[-1].weight)  # type: ignore[arg-type]
+    last = network.get_submodule("head.classify.6")
+    assert isinstance(last, nn.Conv2d)
+    nn.init.normal_(last.weight)
     return network
 
 

@@ -22,7 +22,7 @@ def enlarged(scale: Tensor, side: int) -> Tensor:
 def test_concat_classifies_all_scales_at_the_finest_size(scales: list[Tensor]) -> None:
     head = ConcatHead(4, 3, (6, 5))
     hidden = torch.cat([enlarged(scale, 8) for scale in scales], dim=1)
-    for layer in head:
+    for layer in head.classify:
         hidden = layer(hidden)
     assert hidden.shape == (2, 2, 8, 8)
     torch.testing.assert_close(head(scales, (16, 16)), enlarged(hidden, 16))

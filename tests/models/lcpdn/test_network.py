@@ -21,7 +21,7 @@ class TestLCPDN(NetworkTester):
     method = "lcpdn"
     size = 64  # four image tokens: with one there is nothing to choose, and no gradient for it
     # A shift of all keys leaves the softmax as it is, and the norm takes away a bias before it.
-    untrained = ("prompt.key.bias", "head.0.bias", "head.3.bias")
+    untrained = ("prompt.key.bias", "head.classify.0.bias", "head.classify.3.bias")
 
     @pytest.fixture(
         params=[

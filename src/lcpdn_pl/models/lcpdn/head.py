@@ -10,7 +10,7 @@ from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models.blocks import InstanceConvPair, PixelClassifier
 
 
-class ConcatHead(PixelClassifier):
+class ConcatHead(nn.Module):
     """All scales, concatenated at the finest one's size, are classified by pixel (the paper).
 
     Args:
@@ -20,9 +20,10 @@ class ConcatHead(PixelClassifier):
     """
 
     def __init__(self, width: int, scales: int, hidden: Sequence[int]) -> None:
-        super().__init__(width * scales, hidden)
+        super().__init__()
+        self.classify = PixelClassifier(width * scales, hidden)
 
-    def forward(self, scales: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(self, scales: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Classifies.
 
         Args:
@@ -32,9 +33,9 @@ class ConcatHead(PixelClassifier):
         Returns:
             Logits [B, 2, *size], enlarged where the finest scale is coarser.
         """
-        finest = max(tuple(scale.shape[-2:]) for scale in scales)
+        finest = max(list(scale.shape[-2:]) for scale in scales)
         hidden = torch.cat([_resized(scale, finest) for scale in scales], dim=1)
-        return _resized(super().forward(hidden), size)
+        return _resized(self.classify(hidden), size)
 
 
 class PyramidHead(nn.Module):
@@ -70,7 +71,7 @@ class PyramidHead(nn.Module):
             before = after
         self.classify = nn.Conv2d(before, 2, 1)
 
-    def forward(self, scales: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(self, scales: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """See :meth:`ConcatHead.forward`."""
         mixed: list[Tensor] = []
         for level, mix in zip(self.levels, self.mix, strict=True):
@@ -80,5 +81,5 @@ class PyramidHead(nn.Module):
         return _resized(self.classify(mixed[0]), size)
 
 
-def _resized(scale: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(scale, size, mode="bilinear")
+def _resized(scale: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(scale, list(size), mode="bilinear")
