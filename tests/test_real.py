@@ -58,6 +58,7 @@ def test_one_epoch_and_a_test(
     arguments = [
         f"--config={CONFIGS / name}.yaml",
         "--trainer.max_epochs=1",
+        "--trainer.check_val_every_n_epoch=1",
         "--trainer.limit_train_batches=5",
         "--trainer.limit_val_batches=2",
         "--data.image_size=64",
