@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmarks import sampling_steps
 from torch import Tensor
 
 import lcpdn_pl
@@ -78,7 +79,10 @@ def test_the_bound_trains_the_variance_alone() -> None:
 
 
 def test_a_run_draws_masks_and_says_how_sure_it_is(
-    make_tree: TreeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_tree: TreeMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     root = make_tree(tmp_path / "tree")
@@ -99,6 +103,16 @@ def test_a_run_draws_masks_and_says_how_sure_it_is(
     table = pd.read_csv(run / "test" / "monuseg" / "per_image.csv")
     agreement = [ensemble.agreement.mean().item() for ensemble in ensembles]
     assert table["agreement"].tolist() == pytest.approx(agreement, abs=0.01)
+    capsys.readouterr()
+    samplers = ["--samplers", "dpm-solver++", "ancestral"]
+    sampling_steps.main([str(checkpoint), "--split", "test", "--steps", "2", "4", *samplers])
+    *_, head, _, first, _, _, last = capsys.readouterr().out.splitlines()
+    assert head == "| sampler | steps | Dice % | IoU % | s/image |"
+    dice = 100 * table["compat/dice"].mean(), 100 * table["compat/iou"].mean()
+    assert first.startswith(f"| dpm-solver++ | 2 | {dice[0]:.2f} | {dice[1]:.2f} | ")
+    assert last.startswith("| ancestral | 4 | ")
+    sampling_steps.main([str(checkpoint), "--steps", "2"])
+    assert capsys.readouterr().out.startswith("2 images of val, ensemble of 3, cpu")
 
     main(["predict", "--ckpt_path", str(checkpoint)])
     for batch, ensemble in zip(batches, ensembles, strict=True):
