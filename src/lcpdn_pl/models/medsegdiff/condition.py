@@ -65,12 +65,13 @@ class ConditionNetwork(nn.Module):
             The anchors [B, w, H, W]: the decoder's maps of half the image's size, twice, and of a
             quarter, enlarged; and the calibration mask's score [B, 1, H, W], before its sigmoid.
         """
-        hidden, skips = image, []
+        hidden = image
+        skips: list[Tensor] = []
         for level in self.encoder:
             skips.append(level(hidden))
             hidden = F.max_pool2d(skips[-1], 2)
         hidden = self.lowest(hidden)
-        maps = []
+        maps: list[Tensor] = []
         for level, skip in zip(self.decoder, reversed(skips), strict=True):
             hidden = level(torch.cat([_enlarge(hidden, 2), skip], dim=1))
             maps.append(hidden)
