@@ -29,7 +29,7 @@ REPORT = "Bilateral pulmonary infection, two infected areas, upper left lung and
 
 
 def methods() -> list[str]:
-    """LCPDN, and the overlays that train on images with masks alone."""
+    """LCPDN, and the overlays of networks that one forward pass trains and applies."""
     overlays = sorted(CONFIGS.joinpath("methods").glob("*.yaml"))
     tasks = {o.stem: yaml.safe_load(o.read_text())["model"]["class_path"] for o in overlays}
     return ["lcpdn", *(name for name, task in tasks.items() if task == "SegmentationTask")]

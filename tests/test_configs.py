@@ -158,6 +158,46 @@ def test_mgcc_has_its_recipe_and_a_pool(capsys: pytest.CaptureFixture[str]) -> N
     assert (model["consistency"], model["ramp_share"]) == (7.0, 0.75)
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "size", "batch", "rate", "steps", "decay"),
+    [
+        ("medsegdiff", 128, 256, 8, 1e-4, 100_000, 0.9999),
+        ("medsegdiff_small", 32, 128, 4, 5e-4, 2000, 0.99),
+    ],
+)
+@pytest.mark.parametrize("data", ["monuseg", "qata_cov19"])
+def test_medsegdiff_has_its_recipe(
+    data: str,
+    name: str,
+    width: int,
+    size: int,
+    batch: int,
+    rate: float,
+    steps: int,
+    decay: float,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = parsed(capsys, data)["data"]["init_args"]
+    config: dict[str, Any] = parsed(capsys, data, f"methods/{name}")
+    assert config["data"]["init_args"] == plain | {"image_size": size, "batch_size": batch}
+    trainer = config["trainer"]
+    assert (trainer["max_steps"], trainer["max_epochs"]) == (steps, -1)
+    assert trainer["check_val_every_n_epoch"] is None
+    assert steps % trainer["val_check_interval"] == 0
+    (averaging,) = trainer["callbacks"]
+    assert averaging["init_args"]["decay"] == decay
+    assert config["model"]["class_path"] == "lcpdn_pl.tasks.DiffusionSegmentationTask"
+    model = config["model"]["init_args"]
+    assert model["network"]["class_path"] == "lcpdn_pl.models.MedSegDiff"
+    assert model["network"]["init_args"]["width"] == width
+    brier = {"class_path": "lcpdn_pl.losses.BrierLoss", "init_args": {"weight": 10.0}}
+    assert model["loss"] == brier
+    assert model["optimizer"]["class_path"] == "torch.optim.AdamW"
+    optimizer = model["optimizer"]["init_args"]
+    assert (optimizer["lr"], optimizer["weight_decay"]) == (rate, 0)
+    assert model["lr_scheduler"] is None
+
+
 def test_paper_backbones_say_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lcpdn_pl.losses import DiceBCELoss, DiceCELoss, dice_loss
+from lcpdn_pl.losses import BrierLoss, DiceBCELoss, DiceCELoss, dice_loss
 
 
 def certain(mask: Tensor) -> Tensor:
@@ -154,3 +154,15 @@ def test_dice_and_bce_ignore_and_stay_finite_in_half_precision() -> None:
     assert half.grad is not None
     assert half.grad[..., 256:].abs().max() == 0
     assert torch.isfinite(half.grad).all()
+
+
+def test_brier_loss_by_hand() -> None:
+    target = torch.tensor([[[1, 0, 0, 255]]])
+    score = torch.tensor([0.8, 0.5, 0.1, 0.9]).logit().view(1, 1, 4)
+    logits = torch.stack([torch.zeros_like(score), score], dim=1)
+    terms = BrierLoss(weight=10.0)(logits, target)
+    wanted = (0.2**2 + 0.5**2 + 0.1**2) / 3
+    assert terms["brier"].item() == pytest.approx(wanted)
+    assert terms["loss"].item() == pytest.approx(10 * wanted)
+    nothing = BrierLoss()(logits, torch.full_like(target, 255))
+    assert nothing["loss"].item() == 0

@@ -17,7 +17,7 @@ from lcpdn_pl.data import SegmentationDataModule
 from lcpdn_pl.data.pictures import Picture, open_picture
 from lcpdn_pl.data.transforms import resize_image, to_tensor
 from lcpdn_pl.errors import CheckpointError, ConfigError, DataError
-from lcpdn_pl.models import Network
+from lcpdn_pl.models import MedSegDiff, Network
 from lcpdn_pl.restore import restore
 from lcpdn_pl.tasks import SegmentationTask
 from lcpdn_pl.tiling import Tiling
@@ -104,9 +104,14 @@ class Segmenter:
         self.device = _device(device)
         self.network = network.to(self.device).eval()
         self.image_size = image_size
-        self._denoisers = [m for m in network.modules() if isinstance(m, DiffusionFeatures)]
-        for denoiser in self._denoisers:
-            denoiser.store = None  # these images do not come again
+        self._seeded: list[DiffusionFeatures | MedSegDiff] = []
+        for module in network.modules():
+            if isinstance(module, DiffusionFeatures):
+                module.store = None  # these images do not come again
+                if module.noise is None:
+                    self._seeded.append(module)
+            elif isinstance(module, MedSegDiff):
+                self._seeded.append(module)
 
     @property
     def limit(self) -> int:
@@ -145,8 +150,7 @@ class Segmenter:
         """
         if samples < 1:
             raise ConfigError(f"samples={samples} must be at least 1.")
-        drawn = self._denoisers and all(denoiser.noise is None for denoiser in self._denoisers)
-        if samples > 1 and not drawn:
+        if samples > 1 and not self._seeded:
             raise ConfigError(
                 f"samples={samples} compares noises, but {type(self.network).__name__} has none "
                 "that could be drawn anew. Leave samples out."
@@ -243,7 +247,7 @@ class Segmenter:
         # Welford's recurrence: no more than three maps, whatever the number of samples.
         mean, squares = trained.clone(), torch.zeros_like(trained)
         for sample in range(1, samples):
-            with _other_noise(self._denoisers, sample):
+            with _other_noise(self._seeded, sample):
                 change = self._probability(image, report, size) - mean
             mean += change / (sample + 1)
             squares += change**2 * (sample / (sample + 1))
@@ -268,15 +272,15 @@ def _device(name: str | None) -> torch.device:
 
 
 @contextmanager
-def _other_noise(denoisers: Sequence[DiffusionFeatures], offset: int) -> Iterator[None]:
+def _other_noise(seeded: Sequence[DiffusionFeatures | MedSegDiff], offset: int) -> Iterator[None]:
     """Draws the noise from other seeds than in training."""
-    for denoiser in denoisers:
-        denoiser.noise_seed += offset
+    for module in seeded:
+        module.noise_seed += offset
     try:
         yield
     finally:
-        for denoiser in denoisers:
-            denoiser.noise_seed -= offset
+        for module in seeded:
+            module.noise_seed -= offset
 
 
 def _picture(image: Path | str | NDArray[np.uint8] | Picture) -> Picture:

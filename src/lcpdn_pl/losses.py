@@ -70,6 +70,29 @@ class DiceCELoss(SegmentationLoss):
         return {"loss": ce + self.dice_weight * dice, "ce": ce, "dice_loss": dice}
 
 
+class BrierLoss(SegmentationLoss):
+    """Squared error of the probability p, weight times mean (p - g)^2 with g the mask.
+
+    Brier, "Verification of forecasts expressed in terms of probability", 1950. With a weight of 10
+    it is how MedSegDiff trains its calibration mask.
+
+    Args:
+        weight: Of the loss.
+    """
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Returns ``loss`` and ``brier``; see :meth:`SegmentationLoss.forward`."""
+        valid = target != IGNORE
+        error = (logits.float().softmax(dim=1)[:, 1] - (target == 1).float()).square()
+        # Clamped, so that a batch in which every pixel is ignored costs nothing instead of nan.
+        brier = (error * valid).sum() / valid.sum().clamp(min=1)
+        return {"loss": self.weight * brier, "brier": brier}
+
+
 class DiceBCELoss(SegmentationLoss):
     """Dice loss and cross-entropy of the foreground; by default the loss of LViT's family.
 

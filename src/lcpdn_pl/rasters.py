@@ -43,6 +43,11 @@ class RowFile:
         return numbers.reshape(bottom - top, self._width)
 
 
+def sixteen_bit(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Numbers in 0..1 as 16-bit grey, 65535 for 1."""
+    return np.asarray(np.rint(values * np.float32(np.iinfo(np.uint16).max)), np.uint16)
+
+
 def raster_suffix(height: int, width: int) -> str:
     """``.png``, or ``.tif`` for pictures that few programs would open as PNG."""
     return ".png" if height * width <= PNG_PIXELS else ".tif"

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -23,6 +24,7 @@ from lcpdn_pl.data.masks import resize_mask
 from lcpdn_pl.files import save_figure, write_whole
 from lcpdn_pl.metrics import IGNORE
 from lcpdn_pl.plotting import Panel, overlay_sheet, save_panels
+from lcpdn_pl.rasters import sixteen_bit
 from lcpdn_pl.tasks.segmentation import RULES, SegmentationTask
 
 
@@ -143,7 +145,8 @@ class TestReport(Callback):
 class PredictionWriter(BasePredictionWriter):
     """Writes each predicted mask, 0 or 255 at the image's own size, and an overlay sheet.
 
-    Into ``<run folder>/predict/<data>/``.
+    Into ``<run folder>/predict/<data>/``. Where a method predicts its uncertainty too, it goes into
+    ``uncertainty/`` there: a deviation as 16-bit grey, 65535 for 1, as ``lcpdn segment`` writes it.
 
     Args:
         rows: Images on the overlay sheet, the first ones.
@@ -164,10 +167,12 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,  # noqa: ARG002
         dataloader_idx: int,  # noqa: ARG002
     ) -> None:
-        """Called by Lightning with the probability [1, H, W] of one image."""
+        """Called by Lightning with one image's probability and uncertainty, [1 or 2, H, W]."""
         mask = (prediction[0] > 0.5).byte().cpu().numpy()
-        _, png = cv2.imencode(".png", mask * 255)
-        write_whole(_predict_folder(trainer) / f"{batch['name'][0]}.png", png.tobytes())
+        folder, name = _predict_folder(trainer), f"{batch['name'][0]}.png"
+        _write_png(folder / name, mask * 255)
+        for uncertainty in prediction[1:].float().cpu().numpy():
+            _write_png(folder / "uncertainty" / name, sixteen_bit(uncertainty))
         if len(self._panels) < self.rows:
             height, width = batch["image"].shape[-2:]
             small = resize_mask(mask, (height, width), "native")
@@ -185,6 +190,11 @@ class PredictionWriter(BasePredictionWriter):
         save_figure(overlay_sheet(self._panels, title), folder / "overlay.png")
         Console().print(f"Predicted masks and overlay sheet: {folder}", soft_wrap=True)
         self._panels = []
+
+
+def _write_png(path: Path, pixels: NDArray[Any]) -> None:
+    _, png = cv2.imencode(".png", pixels)
+    write_whole(path, png.tobytes())
 
 
 def panels(batch: Batch, logits: Tensor) -> list[Panel]:

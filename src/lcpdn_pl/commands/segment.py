@@ -18,14 +18,13 @@ from lcpdn_pl.data.pictures import Picture, open_picture
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.inference import OVERLAP, Band, load
 from lcpdn_pl.plotting import PREDICTION, overlay
-from lcpdn_pl.rasters import RowFile, bands, raster_suffix, write_raster
+from lcpdn_pl.rasters import RowFile, bands, raster_suffix, sixteen_bit, write_raster
 
 _SUFFIXES = (
     *(".nii.gz", ".nii", ".dcm", ".dicom"),
     *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
 )
-_FULL = np.iinfo(np.uint16).max
-_HALF = _FULL // 2
+_HALF = np.iinfo(np.uint16).max // 2
 
 
 @dataclass(frozen=True)
@@ -216,9 +215,9 @@ class _Work:
     def keep(self, found: Iterable[Band]) -> None:
         """Keeps probability and uncertainty as 16-bit numbers."""
         for band in found:
-            self.probability.append(_sixteen_bit(band.probability))
+            self.probability.append(sixteen_bit(band.probability))
             if band.uncertainty is not None:
-                self.uncertainty.append(_sixteen_bit(band.uncertainty))
+                self.uncertainty.append(sixteen_bit(band.uncertainty))
 
     def write(self) -> float:
         """Writes all files, moves them to their places, and returns the foreground's share."""
@@ -255,7 +254,3 @@ class _Work:
             image = np.pad(self.picture.rows(top, bottom), ((above, below), (0, 0), (0, 0)))
             drawn = overlay(image / 255, mask, PREDICTION)[above : above + bottom - top]
             yield np.asarray(np.rint(drawn * 255), np.uint8)
-
-
-def _sixteen_bit(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    return np.asarray(np.rint(values * np.float32(_FULL)), np.uint16)

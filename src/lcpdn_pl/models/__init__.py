@@ -7,6 +7,7 @@ from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.c2fvl.network import C2FVL
 from lcpdn_pl.models.lcpdn.network import LCPDN
 from lcpdn_pl.models.lvit.network import LViT
+from lcpdn_pl.models.medsegdiff.network import MedSegDiff
 from lcpdn_pl.models.mgcc.network import MGCC
 from lcpdn_pl.models.pixels.network import Pixels
 from lcpdn_pl.models.reclmis.network import RecLMIS
@@ -18,6 +19,7 @@ NETWORKS: dict[str, type[Network]] = {
     "lcpdn": LCPDN,
     "c2fvl": C2FVL,
     "lvit": LViT,
+    "medsegdiff": MedSegDiff,
     "mgcc": MGCC,
     "pixels": Pixels,
     "reclmis": RecLMIS,
@@ -32,6 +34,7 @@ __all__ = [
     "MGCC",
     "NETWORKS",
     "LViT",
+    "MedSegDiff",
     "Network",
     "Pixels",
     "RecLMIS",

@@ -143,10 +143,13 @@ class SegmentationTask(Task):
             ``logits`` at the network's size, and the image's row of the results: ``name`` and,
             for each rule, Dice and IoU.
         """
-        logits = self(batch["image"], batch["text"])
+        return self.score_test(batch, self(batch["image"], batch["text"]))
+
+    def score_test(self, batch: Batch, logits: Tensor) -> dict[str, Any]:
+        """What :meth:`test_step` returns for these logits of a batch of one image."""
         row: dict[str, Any] = {"name": batch["name"][0]}
         for rule in RULES:
-            prediction, target = _by_rule(rule, logits, batch["mask"])
+            prediction, target = by_rule(rule, logits, batch["mask"])
             self._score(rule).update(prediction, target)
             dice, iou = dice_iou(*image_counts(prediction, target), self.empty_score)
             row |= {f"{rule}/dice": dice.item(), f"{rule}/iou": iou.item()}
@@ -160,7 +163,7 @@ class SegmentationTask(Task):
     def predict_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Foreground probability [1, H, W] at the image's own size."""
         logits = self(batch["image"], batch["text"])
-        return _resize_logits(logits, batch["mask"]).softmax(dim=1)[:, 1]
+        return resize_logits(logits, batch["mask"]).softmax(dim=1)[:, 1]
 
     def _score(self, name: str) -> SegmentationScore:
         score = self.scores[f"{name}_score"]
@@ -219,14 +222,21 @@ class SegmentationTask(Task):
         }
 
 
-def _resize_logits(logits: Tensor, mask: Tensor) -> Tensor:
+def resize_logits(logits: Tensor, mask: Tensor) -> Tensor:
+    """Logits [B, 2, H, W] at the size of a mask [B, H', W'], bilinear and in full precision."""
     return F.interpolate(logits.float(), mask.shape[-2:], mode="bilinear")
 
 
-def _by_rule(rule: str, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Prediction and target of one image [1, ...] at the size that a mask rule scores at."""
+def by_rule(rule: str, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Prediction and target of one image [1, ...] at the size that a mask rule scores at.
+
+    Args:
+        rule: One of ``RULES``.
+        logits: [1, 2, H, W] at the network's size.
+        mask: [1, H', W'] at its own.
+    """
     if rule == "native":
-        return _resize_logits(logits, mask), mask
+        return resize_logits(logits, mask), mask
     height, width = logits.shape[-2:]
     resized = resize_mask(mask[0].byte().cpu().numpy(), (height, width), "compat")
     return logits, torch.from_numpy(resized).long().unsqueeze(0).to(mask.device)

@@ -1,0 +1,1 @@
+"""MedSegDiff: see README.md beside this file."""
