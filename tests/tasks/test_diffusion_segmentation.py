@@ -106,11 +106,11 @@ def test_a_run_draws_masks_and_says_how_sure_it_is(
     capsys.readouterr()
     samplers = ["--samplers", "dpm-solver++", "ancestral"]
     sampling_steps.main([str(checkpoint), "--split", "test", "--steps", "2", "4", *samplers])
-    *_, head, _, first, _, _, last = capsys.readouterr().out.splitlines()
+    *_, head, _, top, _, _, bottom = capsys.readouterr().out.splitlines()
     assert head == "| sampler | steps | Dice % | IoU % | s/image |"
     dice = 100 * table["compat/dice"].mean(), 100 * table["compat/iou"].mean()
-    assert first.startswith(f"| dpm-solver++ | 2 | {dice[0]:.2f} | {dice[1]:.2f} | ")
-    assert last.startswith("| ancestral | 4 | ")
+    assert top.startswith(f"| dpm-solver++ | 2 | {dice[0]:.2f} | {dice[1]:.2f} | ")
+    assert bottom.startswith("| ancestral | 4 | ")
     sampling_steps.main([str(checkpoint), "--steps", "2"])
     assert capsys.readouterr().out.startswith("2 images of val, ensemble of 3, cpu")
 

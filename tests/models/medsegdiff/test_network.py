@@ -47,7 +47,8 @@ class TestMedSegDiff(NetworkTester):
 
     def test_autocast(self, network: Network) -> None:
         # Not of masks: those of an untrained denoiser are noise, of which each bit tips others.
-        assert isinstance(network.eval(), MedSegDiff)
+        assert isinstance(network, MedSegDiff)
+        network.eval()
         anchors, _ = network.condition(self.images())
         noisy, timestep = torch.rand(3, 1, 32, 32), torch.tensor(500)
         wanted = network.denoise(self.images(), anchors, noisy, timestep)
