@@ -77,8 +77,8 @@ class Augmentation:
 
     Of the flips and quarter turns that the report can follow, one is drawn, each as likely as no
     change. Then shifts, turns, zooms and bends that are too small to move anything to another side,
-    colour, blur and noise. Strong, since five images are few: without any change U-Net and LCPDN
-    learn them by heart and lose five points of Dice on others.
+    colour, blur and noise. Strong, since five images are few: without any change a U-Net learns
+    MoNuSeg's by heart (Dice 100) and has 69.6 on the validation images, with all of them 77.7.
 
     Args:
         small: Draw these small changes too, not only flips and quarter turns.
