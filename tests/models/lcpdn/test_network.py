@@ -28,6 +28,7 @@ class TestLCPDN(NetworkTester):
             {},
             {"ltfr": False},
             {"text_alignment": "attend", "clean_scales": ("pixels", "encoder")},
+            {"report_places": True},
             {"prompt_injection": "scale_shift"},
             {"clean_scales": ("encoder",), "head": "pyramid", "head_widths": (4, 5, 6, 7, 8)},
         ],

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lcpdn_pl.models.lcpdn.places import place_maps
+
 HEADS = 4
 """Attention heads, of LTFR's ``attend`` and of the block that stands in its place."""
 FREQUENCIES = (0.5, 1.0, 2.0, 4.0)
@@ -58,9 +60,17 @@ class LTFR(nn.Module):
             position is coded by its place, P = F_img + W_p code, and looks for the tokens T that
             concern it: eq. 8's first layer takes P for F_img and adds attention in 4 heads with
             queries P W_Q, keys T W_K and, as values, its own share of T.
+        places: Tell eq. 8's first layer, by a linear layer of two maps that is added to it, whether
+            the report names a position's place. Frozen tokens of `left` and `right` are so alike
+            that neither alignment learns from few reports which half of the image they mean.
     """
 
-    def __init__(self, width: int, alignment: Literal["tile", "attend"] = "tile") -> None:
+    def __init__(
+        self,
+        width: int,
+        alignment: Literal["tile", "attend"] = "tile",
+        places: bool = False,
+    ) -> None:
         super().__init__()
         self.concat = nn.Linear(2 * width, width)
         self.fuse = nn.Linear(width, width)
@@ -70,14 +80,19 @@ class LTFR(nn.Module):
             self.place = nn.Linear(4 * len(FREQUENCIES), width, bias=False)
             self.query = nn.Linear(width, width, bias=False)
             self.key = nn.Linear(width, width, bias=False)
+        self.named = nn.Linear(2, width, bias=False) if places else None
 
-    def forward(self, image: Tensor, report: Tensor, valid: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, report: Tensor, valid: Tensor, places: Tensor | None = None
+    ) -> Tensor:
         """Fuses one scale.
 
         Args:
             image: Image features F_img [B, h, H, W].
             report: Report tokens [B, N, h].
             valid: [B, N], true where a report token is valid.
+            places: The places that each report names [B, 3, 2], see
+                :func:`lcpdn_pl.models.lcpdn.places.named_places`; with ``places`` alone.
 
         Returns:
             H [B, h, H, W].
@@ -102,6 +117,9 @@ class LTFR(nn.Module):
         else:
             index = tile_index(valid, pixels.shape[1]).unsqueeze(-1)
             aligned = text.gather(1, index.expand(-1, -1, text.shape[-1]))
+        if self.named is not None and places is not None:
+            maps = place_maps(places.to(pixels), *image.shape[-2:])
+            aligned = aligned + self.named(maps.flatten(2).transpose(1, 2))
         fused = self.fuse(F.gelu(F.linear(placed, image_weight) + aligned))
         rate = torch.sigmoid(self.gate(fused))
         refined = (rate * fused + (1 - rate) * pixels) * pixels

@@ -17,6 +17,7 @@ from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.blocks import InstanceConvPair
 from lcpdn_pl.models.lcpdn.fusion import LTFR, CrossAttention
 from lcpdn_pl.models.lcpdn.head import ConcatHead, PyramidHead
+from lcpdn_pl.models.lcpdn.places import named_places
 from lcpdn_pl.models.lcpdn.prompt import TextVisionPrompt
 
 
@@ -63,6 +64,8 @@ class LCPDN(Network):
         prompt_width: Shared width D of the prompt's attention.
         text_alignment: How LTFR brings report tokens to positions: ``tile`` (the paper) or
             ``attend``, see :class:`lcpdn_pl.models.lcpdn.fusion.LTFR`.
+        report_places: Let LTFR know which places a report names, read from its side words, see
+            :func:`lcpdn_pl.data.reports.side_words`; nothing is changed where ``ltfr`` is false.
         zero_init_prompt: Start from the plain denoiser's features.
         width: Width h that every scale and the report are projected to.
         normalise: Normalise the projected features of an image over channels and positions, since
@@ -102,6 +105,7 @@ class LCPDN(Network):
         prompt_injection: Literal["embedding", "scale_shift"] = "embedding",
         prompt_width: int = 384,
         text_alignment: Literal["tile", "attend"] = "tile",
+        report_places: bool = False,
         zero_init_prompt: bool = True,
         width: int = 64,
         normalise: bool = True,
@@ -168,7 +172,10 @@ class LCPDN(Network):
             )
         self.project_text = nn.ModuleList(nn.Linear(text_width, width) for _ in channels)
         self.norm = nn.GroupNorm(1, width, affine=False) if normalise else nn.Identity()
-        self.fusion: nn.Module = LTFR(width, text_alignment) if ltfr else CrossAttention(width)
+        self.report_places = report_places and ltfr
+        self.fusion: nn.Module = (
+            LTFR(width, text_alignment, report_places) if ltfr else CrossAttention(width)
+        )
         self.head: nn.Module = (
             PyramidHead(width, strides, head_widths)
             if head == "pyramid"
@@ -184,8 +191,9 @@ class LCPDN(Network):
                 tokens = self.image_encoder(self._enlarged(image))
             prompt = self.prompt(report, valid, tokens)
         scales = [*self.features(image, prompt), *self._clean(image)]
+        places = [named_places(text)] if self.report_places else []
         fused = [
-            self.fusion(self.norm(project_image(scale)), project_text(report), valid)
+            self.fusion(self.norm(project_image(scale)), project_text(report), valid, *places)
             for scale, project_image, project_text in zip(
                 scales, self.project_image, self.project_text, strict=True
             )
