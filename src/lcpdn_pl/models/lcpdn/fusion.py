@@ -61,8 +61,8 @@ class LTFR(nn.Module):
             concern it: eq. 8's first layer takes P for F_img and adds attention in 4 heads with
             queries P W_Q, keys T W_K and, as values, its own share of T.
         places: Tell eq. 8's first layer, by a linear layer of two maps that is added to it, whether
-            the report names a position's place. Frozen tokens of `left` and `right` are so alike
-            that neither alignment learns from few reports which half of the image they mean.
+            the report names a position's place. From few reports, attention to frozen
+            tokens does not learn which half of the image `left` means.
     """
 
     def __init__(
