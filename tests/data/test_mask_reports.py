@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from lcpdn_pl.data.images import read_mask
 from lcpdn_pl.data.mask_reports import Wording, describe_mask
-from lcpdn_pl.data.reports import agrees, allowed_transforms, rewrite_sides, side_words
+from lcpdn_pl.data.reports import agrees, allowed_transforms, rewrite_sides
 from lcpdn_pl.data.samples import read_lvit
+from lcpdn_pl.side_words import side_words
 
 Mask = NDArray[np.uint8]
 

@@ -15,16 +15,15 @@ from lcpdn_pl.data.phantoms import LOOKS, Look, draw_phantom
 from lcpdn_pl.data.reports import (
     TRANSFORMS,
     Transform,
-    Zone,
     agrees,
     allowed_transforms,
     contradict,
     rewrite_sides,
-    side_words,
 )
 from lcpdn_pl.data.samples import read_lvit
 from lcpdn_pl.data.transforms import turn
 from lcpdn_pl.errors import ConfigError
+from lcpdn_pl.side_words import side_words
 
 Mask = NDArray[np.uint8]
 
@@ -224,23 +223,6 @@ def test_chests_are_only_mirrored() -> None:
 def test_unknown_transform() -> None:
     with pytest.raises(ConfigError, match=r"expected one of .*hflip.*, found 'flip'"):
         rewrite_sides("left", "flip")  # type: ignore[arg-type]
-
-
-def test_side_words() -> None:
-    def zones(report: str) -> set[tuple[str, str | None]]:
-        return {(" ".join(sorted(levels)), side) for levels, side in side_words(report)}
-
-    assert Zone(frozenset({"upper"}), "left") in side_words("Dense in the top-left.")
-    assert zones("Dense in the lower part.") == {("lower", None)}
-    assert zones(f"{ONE} higher middle Right lung.") == {("middle upper", "right")}
-    assert zones(f"{BOTH} all left lung and lower right lung.") == {
-        ("", "left"),
-        ("lower", "right"),
-    }
-    assert zones(f"{BOTH} left lung and middle right lung.") == {("", "left"), ("middle", "right")}
-    assert zones(f"{ONE} left lung and middle right lung.") == {("middle", "right")}
-    assert zones(f"{ONE} all left lung and all right lung.") == {("", "left"), ("", "right")}
-    assert zones(f"{ONE} upper part of the left lung.") == {("upper", None), ("", "left")}
 
 
 def test_agrees_with_lungs() -> None:

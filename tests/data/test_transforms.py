@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from lcpdn_pl.data.reports import TRANSFORMS
-from lcpdn_pl.data.transforms import Augmentation, resize_image, to_tensor, turn, variants
+from lcpdn_pl.data.transforms import Augmentation, Changes, resize_image, to_tensor, turn, variants
 from lcpdn_pl.errors import ConfigError
 
 LUNG = "Unilateral pulmonary infection, upper left lung."
@@ -103,7 +103,7 @@ def test_variants_are_drawn_equally_often_and_exactly(report: str, count: int) -
     wanted = [turn(variant, image, mask, report) for variant in variants(report)]
     assert len({one[0].tobytes() for one in wanted}) == len(wanted) == count
     assert wanted[0][0].tolist() == image.tolist()
-    augment = Augmentation(small=False)
+    augment = Augmentation("dihedral")
     drawn = [augment(image, mask, report, seed) for seed in range(800)]
     counts = [
         sum(
@@ -135,6 +135,19 @@ def test_turns_are_those_of_numpy() -> None:
     assert anti[2] == "The upper right."
     with pytest.raises(ConfigError):
         turn(("rot90",), image, mask, LUNG)
+
+
+def test_mild_changes_keep_grey_values_in_order() -> None:
+    image = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 64, axis=0).repeat(3, 2)
+    mask = np.zeros((64, 64), np.uint8)
+
+    def sorted_rows(changes: Changes) -> float:
+        augment = Augmentation(changes)
+        rows = [augment(image, mask, UNKNOWN, seed)[0][32, 8:-8, 0] for seed in range(60)]
+        return sum(bool((np.diff(row.astype(int)) >= 0).all()) for row in rows) / len(rows)
+
+    assert sorted_rows("dihedral") == 1
+    assert sorted_rows("mild") > 0.95 > 0.85 > sorted_rows("full")  # noise changes their order
 
 
 def test_small_changes_are_independent_of_the_turn() -> None:

@@ -26,7 +26,7 @@ from lcpdn_pl.errors import ConfigError, DataError
 
 ROOT_VARIABLE = "LCPDN_DATA_ROOT"
 
-Augment = Literal["full", "dihedral", "none"]
+Augment = Literal["full", "mild", "dihedral", "none"]
 TestReports = Literal["right", "shuffled", "empty", "contradicting"]
 REST = "rest"
 """As ``unlabelled``: the training images that the protocol leaves out."""
@@ -61,8 +61,9 @@ class SegmentationDataModule(DataModule):
         image_size: Side that images are resized to.
         batch_size: Training and validation batch size.
         num_workers: Loader processes; 0 loads in the main process.
-        augment: Changes of training samples: ``full`` (:class:`Augmentation`), ``dihedral`` (its
-            flips and quarter turns alone, eight images of each at most) or ``none``.
+        augment: Changes of training samples: ``full`` or ``mild`` (:class:`Augmentation`),
+            ``dihedral`` (its flips and quarter turns alone, eight images of each at most) or
+            ``none``.
         mask_rule: ``compat`` or ``native``, see :func:`lcpdn_pl.data.masks.resize_mask`.
         test_reports: What the test split's reports are replaced by, to measure their worth:
             ``right`` (nothing), ``shuffled`` (another image's), ``empty`` or ``contradicting``
@@ -133,9 +134,7 @@ class SegmentationDataModule(DataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled and augmented."""
         samples = self.samples[self.samples["split"] == "train"]
-        augmentation = (
-            None if self.augment == "none" else Augmentation(small=self.augment == "full")
-        )
+        augmentation = None if self.augment == "none" else Augmentation(self.augment)
         dataset = self._dataset(samples, self.mask_rule, augmentation)
         sampler = EpochSampler(len(dataset), run_seed())
         if self.unlabelled is None:
@@ -236,8 +235,8 @@ class PublicDataModule(SegmentationDataModule):
         image_size: See :class:`SegmentationDataModule`, as for all below.
         batch_size: Training and validation batch size.
         num_workers: Loader processes; 0 loads in the main process.
-        augment: Changes of training samples: ``full``, ``dihedral`` (flips and quarter turns alone)
-            or ``none``.
+        augment: Changes of training samples: ``full``, ``mild`` (for grey images), ``dihedral``
+            (flips and quarter turns alone) or ``none``.
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled``, ``empty`` or ``contradicting``.

@@ -33,8 +33,8 @@ class Phantom(SegmentationDataModule):
         image_size: Side that images are drawn at.
         batch_size: Training and validation batch size.
         num_workers: Loader processes; 0 loads in the main process.
-        augment: Changes of training samples: ``full``, ``dihedral`` (flips and quarter turns alone)
-            or ``none``.
+        augment: Changes of training samples: ``full``, ``mild`` (for grey images), ``dihedral``
+            (flips and quarter turns alone) or ``none``.
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled``, ``empty`` or ``contradicting``.

@@ -1,21 +1,26 @@
-"""The side words of a report: what they name, and how they change when the image is turned.
+"""Reports that follow their image when it is turned, or contradict it; whether a mask agrees.
 
-`left`, `upper` and so on are sides of the IMAGE. Understood are runs of left, right, upper, lower,
-top, bottom and middle (`lower left`, `upper middle left lung`), in any case. Whatever else may name
-a side (`apex`, `clockwise`, `leftmost`, a misspelt `rught`) makes a report one that cannot be
-rewritten: nothing is guessed. Beyond this grammar are `right` in the sense of correct and `left` in
-the sense of remaining, which are taken for sides.
+What is not understood (:mod:`lcpdn_pl.side_words`) cannot be rewritten.
 """
 
 import re
-from difflib import get_close_matches
 from itertools import groupby
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lcpdn_pl.errors import ConfigError
+from lcpdn_pl.side_words import (
+    EDGES,
+    LEVELS,
+    RUN,
+    Zone,
+    is_understood,
+    runs,
+    side_words,
+    upper_or_lower,
+)
 
 Transform = Literal["hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
 """Flip left-right or upside down, counter-clockwise rotation, exchange of rows and columns."""
@@ -39,12 +44,6 @@ _OPPOSITES = {
     "irregularly": "evenly",
 }
 _OPPOSITE = re.compile(rf"\b(?:{'|'.join(_OPPOSITES)})\b", re.IGNORECASE)
-_EDGES = {"top": "upper", "bottom": "lower"}  # have no sideways counterpart of their own
-_LEVELS = frozenset({*_UPSIDE_DOWN, "middle", "higher"})
-
-_WORD = r"(?:left|right(?!\s+away)|upper|lower|top|bottom|middle)"
-# `higher` is a level only before another word of place: a density is higher, too.
-_RUN = re.compile(rf"\b(?:higher\s+)?{_WORD}(?:[\s-]+{_WORD})*\b", re.IGNORECASE)
 _LUNG_LEVEL = r"(?:(?:all|higher|upper|middle|lower)\s+)"
 # Both lungs after a comma. `lower left and right lung` is none: its level may belong to both.
 _PAIR = re.compile(
@@ -58,26 +57,7 @@ _PAIR = re.compile(
 _CHEST = re.compile(
     r"\b(?:lungs?|lobes?|pulmonary|chest|thora\w+|pneumon\w+|(?:uni|bi)lateral)\b", re.IGNORECASE
 )
-_UNILATERAL = re.compile(r"\bunilateral\b", re.IGNORECASE)
 _HANDED = re.compile(r"\b(?:left|right)[\s-]+(?:hand|sided)", re.IGNORECASE)
-_NOT_UNDERSTOOD = re.compile(
-    r"\b(?:(?:left|right|upper|lower|top|bottom|up|down)-?(?:most|wards?)"
-    r"|(?:(?:ipsi|contra)?lateral|medial|superior|inferior|anterior|posterior|dorsal|ventral)(?:ly)?"
-    r"|apex|apices|apical|bas(?:e|es|al)|quadrants?|(?:anti|counter)?-?clockwise|o['’]clock"
-    r"|horizontal(?:ly)?|vertical(?:ly)?|diagonal(?:ly)?|above|below|beneath"
-    r"|north\w*|south\w*|east\w*|west\w*)\b",
-    re.IGNORECASE,
-)
-_LONG_WORDS = ("left", "right", "upper", "lower", "middle", "bottom")  # long enough to misspell
-_LOOK_ALIKES = ("bright", "eight", "light", "might", "night", "sight", "tight", "upright", "slower")
-
-
-class Zone(NamedTuple):
-    """A place that a report names."""
-
-    levels: frozenset[str]
-    """Of `upper`, `middle` and `lower`; empty where the report names none."""
-    side: Literal["left", "right"] | None
 
 
 def rewrite_sides(report: str, transform: Transform) -> str:
@@ -109,7 +89,7 @@ def rewrite_sides(report: str, transform: Transform) -> str:
             f"expected a report whose side words can follow {transform}, found {report!r}. Leave "
             "the image as it is; allowed_transforms() says what may be done to it."
         )
-    turned = _RUN.sub(lambda run: _turned_run(run[0], transform), report)
+    turned = RUN.sub(lambda run: _turned_run(run[0], transform), report)
     if transform in ("hflip", "rot180"):
         turned = _PAIR.sub(r"\g<start>\g<other>\g<between>\g<one>", turned)
     return turned
@@ -138,24 +118,6 @@ def allowed_transforms(report: str) -> frozenset[Transform]:
     """
     plausible = {"hflip"} if _CHEST.search(report) else set(TRANSFORMS)
     return _expressible(report) & plausible
-
-
-def side_words(report: str) -> frozenset[Zone]:
-    """The places that a report names; none for wording that is not understood."""
-    runs = _runs(report)
-    if not _understood(report, runs):
-        return frozenset()
-    zones = frozenset(
-        Zone(
-            frozenset(_upper_or_lower(word) for word in run if word in _LEVELS),
-            "left" if "left" in run else "right" if "right" in run else None,
-        )
-        for run in runs
-    )
-    if _UNILATERAL.search(report) and {"left", "right"} <= {zone.side for zone in zones}:
-        # MosMedData+ writes `left lung and middle right lung` for the right lung alone.
-        return frozenset(zone for zone in zones if zone.levels) or zones
-    return zones
 
 
 def agrees(report: str, mask: NDArray[np.uint8]) -> bool | None:
@@ -191,34 +153,20 @@ def agrees(report: str, mask: NDArray[np.uint8]) -> bool | None:
     return bool(foreground[named].mean() > foreground[opposite].mean())
 
 
-def _runs(report: str) -> list[list[str]]:
-    """The words of each run, in lower case."""
-    return [re.split(r"[\s-]+", run.lower()) for run in _RUN.findall(report)]
-
-
-def _understood(report: str, runs: list[list[str]]) -> bool:
-    misspelt = any(
-        get_close_matches(word, _LONG_WORDS, 1, 0.8)
-        for word in set(re.findall("[a-z]+", report.lower())) - {*_LONG_WORDS, *_LOOK_ALIKES}
-    )
-    two_sided = any("left" in run and "right" in run for run in runs)
-    return not (misspelt or two_sided or _NOT_UNDERSTOOD.search(report))
-
-
 def _expressible(report: str) -> frozenset[Transform]:
     """The transforms under which the report can be rewritten."""
-    runs = _runs(report)
-    if not _understood(report, runs):
+    if not is_understood(report):
         return frozenset()
-    if not runs:
+    words = runs(report)
+    if not words:
         return frozenset(TRANSFORMS)
-    if any("higher" in run for run in runs):
+    if any("higher" in run for run in words):
         return frozenset({"hflip"})
     # `upper and lower left` would become `left and lower right`: all halves, or all corners.
-    halves = all(len(run) == 1 and run[0] not in _EDGES for run in runs)
+    halves = all(len(run) == 1 and run[0] not in EDGES for run in words)
     corners = all(
         len(run) == 2 and "middle" not in run and sum(word in _SIDEWAYS for word in run) == 1
-        for run in runs
+        for run in words
     )
     if (halves or corners) and not _CHEST.search(report) and not _HANDED.search(report):
         return frozenset(TRANSFORMS)
@@ -239,16 +187,12 @@ def _turned_words(words: list[str], transform: Transform) -> list[str]:
         if transform == "hflip":
             return new
         # Levels are named from upper to lower: `upper middle` becomes `middle lower`.
-        stretches = [list(stretch) for _, stretch in groupby(new, _LEVELS.__contains__)]
+        stretches = [list(stretch) for _, stretch in groupby(new, LEVELS.__contains__)]
         return [word for stretch in stretches for word in reversed(stretch)]
     # A quarter turn exchanges the two words of a corner, and with them their order.
-    new = [table.get(word, word) for word in map(_upper_or_lower, reversed(words))]
-    edges = {level: edge for edge, level in _EDGES.items()} if _EDGES.keys() & set(words) else {}
+    new = [table.get(word, word) for word in map(upper_or_lower, reversed(words))]
+    edges = {level: edge for edge, level in EDGES.items()} if EDGES.keys() & set(words) else {}
     return [edges.get(word, word) for word in new]
-
-
-def _upper_or_lower(level: str) -> str:
-    return {**_EDGES, "higher": "upper"}.get(level, level)
 
 
 def _in_case_of(old: str, new: str) -> str:

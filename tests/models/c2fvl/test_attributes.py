@@ -9,9 +9,10 @@ import pytest
 
 from lcpdn_pl.data.lvit import read_lvit
 from lcpdn_pl.data.mask_reports import describe_mask
-from lcpdn_pl.data.reports import allowed_transforms, rewrite_sides, side_words
+from lcpdn_pl.data.reports import allowed_transforms, rewrite_sides
 from lcpdn_pl.errors import DataError
 from lcpdn_pl.models.c2fvl.attributes import LEVELS, Attributes, parse_attributes
+from lcpdn_pl.side_words import side_words
 
 BOTH = "Bilateral pulmonary infection, two infected areas,"
 ONE = "Unilateral pulmonary infection, one infected area,"

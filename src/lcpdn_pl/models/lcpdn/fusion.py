@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcpdn_pl.models.lcpdn.places import place_maps
+from lcpdn_pl.models.places import place_maps
 
 HEADS = 4
 """Attention heads, of LTFR's ``attend`` and of the block that stands in its place."""
@@ -92,11 +92,19 @@ class LTFR(nn.Module):
             report: Report tokens [B, N, h].
             valid: [B, N], true where a report token is valid.
             places: The places that each report names [B, 3, 2], see
-                :func:`lcpdn_pl.models.lcpdn.places.named_places`; with ``places`` alone.
+                :func:`lcpdn_pl.models.places.named_places`; if built with ``places``.
 
         Returns:
             H [B, h, H, W].
+
+        Raises:
+            ValueError: If ``places`` are missing, or come to a module that was built without them.
         """
+        if (self.named is None) != (places is None):
+            raise ValueError(
+                f"LTFR was built with places={self.named is not None} but called "
+                f"{'without' if places is None else 'with'} them. Build and call it alike."
+            )
         pixels = image.flatten(2).transpose(1, 2)
         # A linear layer of [img; text] is the sum of one of img and one of text; the latter is
         # computed once a token and then aligned, not once a position.

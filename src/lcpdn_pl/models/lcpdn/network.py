@@ -17,8 +17,8 @@ from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.blocks import InstanceConvPair
 from lcpdn_pl.models.lcpdn.fusion import LTFR, CrossAttention
 from lcpdn_pl.models.lcpdn.head import ConcatHead, PyramidHead
-from lcpdn_pl.models.lcpdn.places import named_places
 from lcpdn_pl.models.lcpdn.prompt import TextVisionPrompt
+from lcpdn_pl.models.places import named_places
 
 
 class LCPDN(Network):
@@ -65,7 +65,7 @@ class LCPDN(Network):
         text_alignment: How LTFR brings report tokens to positions: ``tile`` (the paper) or
             ``attend``, see :class:`lcpdn_pl.models.lcpdn.fusion.LTFR`.
         report_places: Let LTFR know which places a report names, read from its side words, see
-            :func:`lcpdn_pl.data.reports.side_words`; nothing is changed where ``ltfr`` is false.
+            :func:`lcpdn_pl.side_words.side_words`; nothing is changed where ``ltfr`` is false.
         zero_init_prompt: Start from the plain denoiser's features.
         width: Width h that every scale and the report are projected to.
         normalise: Normalise the projected features of an image over channels and positions, since

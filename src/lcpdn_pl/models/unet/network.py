@@ -1,4 +1,4 @@
-"""The floor `unet`: a plain U-Net on the image, without report."""
+"""The floor `unet`: a plain U-Net on the image, and if asked on the places that a report names."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lcpdn_pl.backbones.base import check_sides
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.blocks import InstanceConvPair
+from lcpdn_pl.models.places import named_places, place_maps
 
 
 class UNet(Network):
@@ -19,17 +20,25 @@ class UNet(Network):
     Args:
         widths: Channels of each level, from the image's size down.
         dropout: Rate of channels dropped at the lowest level.
+        report_places: Two more input channels, which draw the places that a report names (see
+            :mod:`lcpdn_pl.models.places`): what LCPDN knows of side words, given to this floor.
 
     Raises:
         ConfigError: In ``forward``, if a side of the image is no multiple of 2^(levels - 1).
     """
 
     def __init__(
-        self, widths: Sequence[int] = (32, 64, 128, 256, 512), dropout: float = 0.2
+        self,
+        widths: Sequence[int] = (32, 64, 128, 256, 512),
+        dropout: float = 0.2,
+        report_places: bool = False,
     ) -> None:
         super().__init__()
+        self.report_places = report_places
         self.divisor = 2 ** (len(widths) - 1)
-        self.down = nn.ModuleList(InstanceConvPair(a, b) for a, b in pairwise([3, *widths]))
+        self.down = nn.ModuleList(
+            InstanceConvPair(a, b) for a, b in pairwise([5 if report_places else 3, *widths])
+        )
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout2d(dropout)
         levels = list(pairwise(reversed(widths)))
@@ -37,10 +46,13 @@ class UNet(Network):
         self.up = nn.ModuleList(InstanceConvPair(2 * b, b) for _, b in levels)
         self.classify = nn.Conv2d(widths[0], 2, 1)
 
-    def forward(self, image: Tensor, text: Sequence[str]) -> Tensor:  # noqa: ARG002 - reads none
+    def forward(self, image: Tensor, text: Sequence[str]) -> Tensor:
         """See :meth:`lcpdn_pl.models.base.Network.forward`."""
         check_sides(image, self.divisor, "unet")
         hidden = image
+        if self.report_places:
+            maps = place_maps(named_places(text).to(image), *image.shape[-2:])
+            hidden = torch.cat([image, maps], dim=1)
         skips: list[Tensor] = []
         for level in self.down:
             hidden = level(self.pool(hidden) if skips else hidden)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from lcpdn_pl.models.lcpdn.fusion import LTFR
-from lcpdn_pl.models.lcpdn.places import named_places, place_maps
+from lcpdn_pl.models.places import named_places, place_maps
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,11 @@ def test_ltfr_adds_the_maps_to_its_first_layer() -> None:
     wanted = (rate * fused + (1 - rate) * pixels) * pixels
     found = ltfr(image, report, torch.tensor([[True]]), places)
     torch.testing.assert_close(found.flatten(2).transpose(1, 2), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("places", [False, True])
+def test_places_are_neither_dropped_nor_made_up(places: bool) -> None:
+    ltfr, image, report = LTFR(8, places=places), torch.zeros(1, 8, 2, 2), torch.zeros(1, 1, 8)
+    given = None if places else named_places([""])
+    with pytest.raises(ValueError, match=f"built with places={places} but called"):
+        ltfr(image, report, torch.tensor([[True]]), given)

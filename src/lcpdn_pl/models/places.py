@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lcpdn_pl.data.reports import side_words
+from lcpdn_pl.side_words import side_words
 
 _LEVELS = ("upper", "middle", "lower")
 _SIDES = ("left", "right")
