@@ -14,6 +14,7 @@ from lcpdn_pl.errors import CheckpointError
 from lcpdn_pl.models import LCPDN
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.tasks import SegmentationTask
+from lcpdn_pl.tasks.turns import mean_over_turns
 
 
 class Bright(Network):
@@ -30,6 +31,13 @@ class Bright(Network):
     def forward(self, image: Tensor, text: Any) -> Tensor:  # noqa: ARG002 - reads no report
         score = self.scale * image[:, 0]
         return torch.stack([-score, score], dim=1)
+
+
+class Corner(Bright):
+    """Brightness counts the more, the further right a pixel is."""
+
+    def forward(self, image: Tensor, text: Any) -> Tensor:
+        return super().forward(image * torch.linspace(0, 1, image.shape[-1]), text)
 
 
 def test_task_names_its_network_and_says_what_is_trained(tiny_network: dict[str, Any]) -> None:
@@ -142,3 +150,14 @@ def test_checkpoint_of_another_backbone_or_network_is_refused() -> None:
     checkpoint["state_dict"]["network.extra"] = checkpoint["state_dict"].pop("network.scale")
     with pytest.raises(CheckpointError, match=r"missing \['network.scale'\].*\['network.extra'\]"):
         task.on_load_checkpoint(checkpoint)
+
+
+def test_test_turns_average_over_the_turns_of_each_image() -> None:
+    image, mask = torch.randn(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.long)
+    report = "The nuclei lie evenly."
+    batch: Batch = {"image": image, "mask": mask, "text": [report], "name": ["a"]}
+    plain, turned = Corner(), SegmentationTask(Corner(), test_turns=True)
+    logits = turned.test_step(batch, 0)["logits"]
+    torch.testing.assert_close(logits, mean_over_turns(plain, image, report))
+    assert not torch.allclose(logits, plain(image, [report]))
+    torch.testing.assert_close(turned.predict_step(batch, 0), logits.softmax(dim=1)[:, 1])
