@@ -35,13 +35,15 @@ from lcpdn_pl.restore import run_config
 from lcpdn_pl.tasks import SegmentationTask, Task
 
 # What may differ from the run that made a checkpoint: where data lie, how they are loaded, how
-# much memory and time a pass takes. All else of the model and of its data must not.
+# much memory and time a pass takes, what a test does with them. All else of the model and of its
+# data must not.
 FREE_MODEL = {
     "step_batch",
     "gradient_checkpointing",
     "compile",
     "feature_cache",
     "feature_cache_limit",
+    "test_turns",
 }
 FREE_DATA = {"root", "batch_size", "num_workers", "memory", "test_reports"}
 

@@ -31,6 +31,7 @@ def write_run(
     protocol: str = "paper",
     reports: str = "right",
     data: str = "monuseg",
+    turns: bool = False,
     **network: Any,
 ) -> Path:
     """Writes a tested run without pictures; Dice of image k is ``dice`` + k percent."""
@@ -56,6 +57,7 @@ def write_run(
         "method": method,
         "data": data,
         "test_reports": reports,
+        "test_turns": turns,
         "trainable": 1000,
         "frozen": 0,
         "best_step": 10,
@@ -88,14 +90,30 @@ def test_rows_are_named_after_what_differs(tmp_path: Path) -> None:
     assert (row["seed"], row["dice"], row["images"]) == (1, 75.5, 8)
 
 
+def test_options_that_came_after_a_run_had_their_default(tmp_path: Path) -> None:
+    write_run(tmp_path / "old", 70, 0)
+    write_run(tmp_path / "new", 70, 1, blocks=[6, 8, 12, 16], reads_report=True, gone=1)
+    assert set(label_rows(read_results([tmp_path])).values()) == {
+        "lcpdn, gone=None",
+        "lcpdn, gone=1",
+    }
+    write_run(tmp_path / "other", 70, 1, reads_report=False, gone=1)
+    labels = {run.name: label for run, label in label_rows(read_results([tmp_path])).items()}
+    assert labels["old"] == "lcpdn, gone=None, reads_report=True"
+    assert labels["other"] == "lcpdn, gone=1, reads_report=False"
+
+
 def test_means_over_seeds_leave_other_reports_out(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 70, 0)
     write_run(tmp_path / "b", 80, 1)
     write_run(tmp_path / "c", 10, 1, reports="empty")
+    write_run(tmp_path / "d", 20, 1, turns=True)
     results = read_results([tmp_path, tmp_path / "b"])
-    assert len(results) == 3  # the run that both folders hold counts once
+    assert len(results) == 4  # the run that both folders hold counts once
     images = image_means(results, "compat")
     assert list(images.index) == IMAGES
+    kinds = ["right", "right", "empty", "right, mean over turns"]
+    assert [result.kind for result in results] == kinds
     np.testing.assert_allclose(images["lcpdn"], 75 + np.arange(8))
 
 

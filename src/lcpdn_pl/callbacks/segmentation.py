@@ -76,8 +76,8 @@ class TestReport(Callback):
 
     Into ``<run folder>/test/<data>/`` go ``per_image.csv``, ``metrics.csv``, ``metrics.md``,
     ``overlay.png`` and, for ``lcpdn report``, ``panels.npz`` (what the sheet shows) and
-    ``facts.json`` (parameters, step, time and memory); reports that were replaced on
-    purpose get a folder of their own.
+    ``facts.json`` (parameters, step, time and memory); a test with replaced reports, or
+    by the mean over turns, gets a folder of its own.
 
     Args:
         rows: Images on the overlay sheet, evenly spread over the test split.
@@ -113,7 +113,9 @@ class TestReport(Callback):
         """Writes everything."""
         assert isinstance(pl_module, SegmentationTask)  # noqa: S101 - the only one with rows
         data = trainer.datamodule  # type: ignore[attr-defined]
-        name = data.name if data.test_reports == "right" else f"{data.name}_{data.test_reports}"
+        changes = [] if data.test_reports == "right" else [data.test_reports]
+        changes += ["turns"] if pl_module.test_turns else []
+        name = "_".join([data.name, *changes])
         folder = Path(trainer.default_root_dir, "test", name)
         metrics = _metrics_table(trainer.callback_metrics)
         backbones = pl_module.network.describe_backbones()
@@ -129,6 +131,7 @@ class TestReport(Callback):
             "method": pl_module.method,
             "data": data.name,
             "test_reports": data.test_reports,
+            "test_turns": pl_module.test_turns,
             "backbones": backbones,
             "trainable": trainable,
             "frozen": frozen,

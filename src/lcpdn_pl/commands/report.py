@@ -58,7 +58,7 @@ def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
 def _by_data(results: Sequence[Result]) -> dict[str, list[Result]]:
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in results:
-        if result.facts["test_reports"] == "right":
+        if result.kind == "right":
             groups[result.data].append(result)
     return groups
 
@@ -91,12 +91,12 @@ def _curves(results: Sequence[Result]) -> pd.DataFrame:
 def _markdown(results: Sequence[Result], table: pd.DataFrame) -> str:
     parts = ["# Results", "", _NOTE]
     for data, group in _by_data(results).items():
-        rows = table[(table["data"] == data) & (table["reports"] == "right")]
+        rows = table[(table["data"] == data) & (table["test"] == "right")]
         parts += ["", f"## {data}", "", *_table(_method_rows(data, group, rows))]
         others = table[(table["data"] == data) & (table["rule"] == "compat")]
-        if (others["reports"] != "right").any():
-            parts += ["", "What the report is worth (Dice, `compat`):", ""]
-            parts += _table(_report_rows(others))
+        if (others["test"] != "right").any():
+            parts += ["", "By what the report said at test time (Dice, `compat`):", ""]
+            parts += _table(_test_rows(others))
     return "\n".join(parts) + "\n"
 
 
@@ -139,11 +139,11 @@ def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list
     return lines
 
 
-def _report_rows(table: pd.DataFrame) -> list[dict[str, str]]:
-    kinds = list(dict.fromkeys(table["reports"]))
+def _test_rows(table: pd.DataFrame) -> list[dict[str, str]]:
+    kinds = list(dict.fromkeys(table["test"]))
     return [
         {"method": str(label)}
-        | {kind: _spread(rows.loc[rows["reports"] == kind, "dice"]) for kind in kinds}
+        | {kind: _spread(rows.loc[rows["test"] == kind, "dice"]) for kind in kinds}
         for label, rows in table.groupby("method", sort=False)
     ]
 

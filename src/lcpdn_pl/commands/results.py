@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from lcpdn_pl.errors import RunError
+from lcpdn_pl.models import NETWORKS
+from lcpdn_pl.tasks import SegmentationTask
 
 METRICS = ("dice", "iou", "dice_global", "iou_global")
 _RESAMPLES = 10_000
@@ -44,6 +47,12 @@ class Result:
     def seed(self) -> int:
         """Seed of the run."""
         return int(self.settings["seed_everything"])
+
+    @property
+    def kind(self) -> str:
+        """How it was tested: ``right`` or what the reports were, and whether over turns."""
+        turns = ", mean over turns" if self.facts.get("test_turns") else ""
+        return f"{self.facts['test_reports']}{turns}"
 
     @property
     def data(self) -> str:
@@ -110,13 +119,25 @@ def label_rows(results: Sequence[Result]) -> dict[Path, str]:
     labels = {}
     for (_, method), group in groups.items():
         keys = {key for result in group for key in result.settings if _names_a_method(key)}
-        varied = sorted(
-            key for key in keys if len({str(result.settings.get(key)) for result in group}) > 1
-        )
-        for result in group:
-            said = [f"{key.rpartition('.')[2]}={result.settings.get(key)}" for key in varied]
-            labels[result.run] = ", ".join([method, *said])
+        settings = {
+            result.run: {key: str(_setting(result, key)) for key in keys} for result in group
+        }
+        varied = sorted(key for key in keys if len({s[key] for s in settings.values()}) > 1)
+        for run, values in settings.items():
+            said = [f"{key.rpartition('.')[2]}={values[key]}" for key in varied]
+            labels[run] = ", ".join([method, *said])
     return labels
+
+
+def _setting(result: Result, key: str) -> Any:
+    """A run's setting; an option that came after the run had what is its default now."""
+    if key in result.settings:
+        return result.settings[key]
+    place, _, option = key.rpartition(".")
+    owner = NETWORKS.get(result.facts["method"]) if "network" in place else SegmentationTask
+    known = signature(owner).parameters if owner else {}
+    default = known[option].default if option in known else None
+    return list(default) if isinstance(default, tuple) else default
 
 
 def _names_a_method(key: str) -> bool:
@@ -133,7 +154,7 @@ def result_table(results: Sequence[Result]) -> pd.DataFrame:
                 {
                     "data": result.data,
                     "method": labels[result.run],
-                    "reports": result.facts["test_reports"],
+                    "test": result.kind,
                     "rule": rule,
                     "seed": result.seed,
                     **{name: figures[name] for name in METRICS},
@@ -152,7 +173,7 @@ def image_means(results: Sequence[Result], rule: str) -> pd.DataFrame:
     labels = label_rows(results)
     columns: dict[str, list[pd.Series]] = defaultdict(list)
     for result in results:
-        if result.facts["test_reports"] == "right":
+        if result.kind == "right":
             columns[labels[result.run]].append(100 * result.per_image[f"{rule}/dice"])
     return pd.DataFrame({name: pd.concat(c, axis=1).mean(axis=1) for name, c in columns.items()})
 

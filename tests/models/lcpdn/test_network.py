@@ -49,6 +49,16 @@ def test_report_and_image_reach_the_logits(tiny_network: dict[str, Any]) -> None
     assert (here - network(-image, REPORTS[:1])).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("places", [True, False])
+def test_without_reports_all_are_empty(tiny_network: dict[str, Any], places: bool) -> None:
+    options = tiny_network | {"zero_init_prompt": False, "report_places": places}
+    told, untold = LCPDN(**options), LCPDN(**options, reads_report=False)
+    untold.load_state_dict(told.state_dict())
+    image = images(2)
+    found = untold.eval()(image, ["lower left lung", REPORTS[1]])
+    torch.testing.assert_close(found, told.eval()(image, ["", ""]))
+
+
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_gradients_reach_the_prompt_and_nothing_frozen(
     tiny_network: dict[str, Any], checkpointing: bool

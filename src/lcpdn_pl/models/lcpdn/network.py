@@ -55,6 +55,7 @@ class LCPDN(Network):
         enlarge: The image encoder sees the image this many times as high and wide. Objects of a
             few pixels, such as nuclei, then reach sizes that it was trained on.
         max_tokens: Longer reports are cut to this many tokens.
+        reads_report: False takes every report for an empty one, to measure what reports are worth.
         cprfl: Prompt the denoiser; false leaves its plain time embedding.
         ltfr: Fuse with LTFR; false puts a standard cross-attention block in its place.
         prompt_gradient: Train the prompt through the denoiser; false freezes the prompt as it was
@@ -99,6 +100,7 @@ class LCPDN(Network):
         encoder_maps: Sequence[int] | None = None,
         enlarge: PositiveInt = 1,
         max_tokens: int = 64,
+        reads_report: bool = True,
         cprfl: bool = True,
         ltfr: bool = True,
         prompt_gradient: bool = True,
@@ -134,6 +136,7 @@ class LCPDN(Network):
             pretrained=pretrained,
         )
         self.text_encoder = create_text_encoder(text_encoder, max_tokens)
+        self.reads_report = reads_report
         text_width = self.text_encoder.width
         self.clean_scales = tuple(clean_scales)
         self.encoder_maps: Sequence[int] = ()
@@ -184,6 +187,8 @@ class LCPDN(Network):
 
     def forward(self, image: Tensor, text: Sequence[str]) -> Tensor:
         """See :meth:`lcpdn_pl.models.base.Network.forward`."""
+        if not self.reads_report:
+            text = [""] * len(text)
         report, valid = self.text_encoder(text)
         prompt = None
         if self.prompt is not None and self.image_encoder is not None:
