@@ -13,8 +13,10 @@ from lcpdn_pl.plotting import (
     image_grid,
     load_panels,
     loss_curves,
+    method_sheet,
     overlay,
     overlay_sheet,
+    reliability,
     save_panels,
 )
 
@@ -115,6 +117,40 @@ def test_curves_have_a_line_a_range_and_the_mean() -> None:
         assert np.asarray(lines[label].get_xdata()).tolist() == [10, 20]
         assert np.asarray(lines[label].get_ydata()).tolist() == losses
     assert axes.get_yscale() == "log"
+
+
+def test_methods_have_a_column_each_of_predictions_or_errors() -> None:
+    mask = torch.zeros(4, 4, dtype=torch.long)
+    mask[0] = 1
+    panels = {
+        "right": [Panel(torch.zeros(3, 4, 4), "top", "a", mask, mask)],
+        "wrong": [Panel(torch.zeros(3, 4, 4), "top", "a", mask.flip(0), mask)],
+    }
+    plain, errors = method_sheet(panels, "t"), method_sheet(panels, "t", errors=True)
+    for sheet in (plain, errors):
+        titles = [axes.get_title() for axes in sheet.axes]
+        assert titles == ["image", "report", "truth", "right", "wrong"]
+    shown = np.asarray(errors.axes[4].get_images()[0].get_array())
+    assert shown[0, 0].tolist() == list(ERRORS["miss"])
+    assert shown[3, 0].tolist() == list(ERRORS["false alarm"])
+    assert "Dice 0.0" in {text.get_text() for text in plain.axes[4].texts}
+    assert [len(sheet.legends) for sheet in (plain, errors)] == [0, 1]
+
+
+def test_reliability_pools_seeds_by_pixels() -> None:
+    rows = [
+        ("a", "m", 0, 30, 0.1, 0.2),  # one seed
+        ("a", "m", 0, 10, 0.3, 0.6),  # another
+        ("a", "m", 1, 60, 0.9, 0.8),
+        ("a", "m", 2, 0, 0.0, 0.0),
+    ]
+    names = ["data", "method", "bin", "pixels", "probability", "share"]
+    (axes,) = reliability(pd.DataFrame(rows, columns=names)).axes
+    line = axes.lines[0]
+    np.testing.assert_allclose(np.asarray(line.get_xdata()), [0.15, 0.9])
+    np.testing.assert_allclose(np.asarray(line.get_ydata()), [0.3, 0.8])
+    # (40 * 0.15 + 60 * 0.1) / 100
+    assert line.get_label() == "m (error 12.0 %)"
 
 
 def test_panels_come_back_from_their_file(tmp_path: Path) -> None:

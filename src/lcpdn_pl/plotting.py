@@ -124,17 +124,25 @@ def overlay_sheet(panels: Sequence[Panel], title: str) -> Figure:
     ):
         axis.set_title(heading, fontsize=10, fontweight="bold", y=1.08)
     figure.suptitle(title, fontsize=11)
+    _name_errors(figure)
+    return figure
+
+
+def _name_errors(figure: Figure) -> None:
     patches = [Patch(color=color, label=name) for name, color in ERRORS.items()]
     figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), fontsize=8)
-    return figure
 
 
 def _draw_row(row: Sequence[Axes], panel: Panel) -> None:
     _draw_sample(row, panel)
     _draw_prediction(row[3], panel)
+    _draw_errors(row[4], panel)
+
+
+def _draw_errors(axis: Axes, panel: Panel) -> None:
     if panel.mask is not None:
         prediction = panel.prediction.cpu().numpy().astype(bool)
-        row[4].imshow(error_map(prediction, panel.mask.cpu().numpy()))
+        axis.imshow(error_map(prediction, panel.mask.cpu().numpy()))
 
 
 def _draw_sample(row: Sequence[Axes], panel: Panel) -> None:
@@ -165,12 +173,13 @@ def _picture(panel: Panel) -> NDArray[np.float64]:
     return np.asarray((panel.image.float().cpu().numpy().transpose(1, 2, 0) + 1) / 2)
 
 
-def method_sheet(panels: Mapping[str, Sequence[Panel]], title: str) -> Figure:
+def method_sheet(panels: Mapping[str, Sequence[Panel]], title: str, errors: bool = False) -> Figure:
     """Draws one row an image: image, report, truth, and each method's prediction with its Dice.
 
     Args:
         panels: By method; all show the same images in the same order.
         title: Above everything.
+        errors: Draw error maps in place of predictions.
     """
     first = next(iter(panels.values()))
     columns = 3 + len(panels)
@@ -179,10 +188,12 @@ def method_sheet(panels: Mapping[str, Sequence[Panel]], title: str) -> Figure:
     for row, *shown in zip(axes, *panels.values(), strict=True):
         _draw_sample(row, shown[0])
         for axis, panel in zip(row[3:], shown, strict=True):
-            _draw_prediction(axis, panel)
+            (_draw_errors if errors else _draw_prediction)(axis, panel)
     for axis, heading in zip(axes[0], ("image", "report", "truth", *panels), strict=True):
         axis.set_title(textwrap.fill(heading, 22), fontsize=9, fontweight="bold", y=1.08)
     figure.suptitle(title, fontsize=11)
+    if errors:
+        _name_errors(figure)
     return figure
 
 
@@ -205,6 +216,39 @@ def convergence(curves: pd.DataFrame) -> Figure:
         axes.set(title=data, xlabel="training step", ylabel="training loss")
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize=8)
+    return figure
+
+
+def reliability(bins: pd.DataFrame) -> Figure:
+    """Share of foreground against predicted probability, one plot a data set.
+
+    Seeds are pooled. The legend has each method's expected calibration error: the mean distance of
+    the two, weighted by pixels (Guo et al., ICML 2017).
+
+    Args:
+        bins: Table with the columns data, method, bin, pixels, probability and share.
+    """
+    names = list(dict.fromkeys(bins["data"]))
+    figure = Figure(figsize=(4.2 * len(names), 4.2), layout="constrained")
+    plots = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, data in zip(plots, names, strict=True):
+        for method, rows in bins[bins["data"] == data].groupby("method", sort=False):
+            sums = rows.assign(
+                probability=rows["probability"] * rows["pixels"],
+                share=rows["share"] * rows["pixels"],
+            )
+            pooled = sums.groupby("bin")[["pixels", "probability", "share"]].sum()
+            pooled = pooled[pooled["pixels"] > 0]
+            distance = (pooled["probability"] - pooled["share"]).abs().sum()
+            error = 100 * distance / pooled["pixels"].sum()
+            means = pooled.div(pooled["pixels"], axis=0)
+            label = f"{method} (error {error:.1f} %)"
+            axes.plot(means["probability"], means["share"], "o-", markersize=3, label=label)
+        axes.plot([0, 1], [0, 1], "k:", linewidth=1)
+        axes.set(title=data, xlabel="predicted probability", ylabel="share of foreground")
+        axes.set_aspect("equal")
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=7)
     return figure
 
 

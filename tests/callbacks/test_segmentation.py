@@ -2,7 +2,7 @@
 
 import torch
 
-from lcpdn_pl.callbacks.segmentation import panels
+from lcpdn_pl.callbacks.segmentation import BINS, panels, probability_bins
 from lcpdn_pl.data.dataset import Batch
 
 
@@ -24,3 +24,15 @@ def test_panels_bring_masks_to_the_image_and_know_when_there_is_none() -> None:
     assert first.prediction.tolist() == [[1, 1, 0, 0]] * 4
     assert second.mask is None
     assert (second.name, second.text) == ("b", "unknown")
+
+
+def test_probabilities_are_counted_at_the_mask_s_own_size() -> None:
+    score = torch.logit(torch.tensor([[0.02, 0.98], [0.5, 0.97]], dtype=torch.float64))
+    logits = torch.stack([torch.zeros(2, 2), score.float()])[None]
+    mask = torch.tensor([[[0, 1], [255, 0]]])
+    pixels, probability, foreground = probability_bins(logits, mask)
+    assert pixels.tolist() == [1, *[0] * (BINS - 2), 2]
+    torch.testing.assert_close(probability[[0, -1]], torch.tensor([0.02, 1.95]).double())
+    assert foreground.tolist() == [*[0] * (BINS - 1), 1]
+    large = torch.ones(1, 4, 4, dtype=torch.long)
+    assert probability_bins(logits, large)[0].sum() == 16

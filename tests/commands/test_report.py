@@ -25,6 +25,9 @@ def runs(tmp_path: Path) -> Path:
         run = write_run(folder / name, dice, seed, method)
         mask = torch.zeros(8, 8, dtype=torch.long)
         mask[: 2 + seed] = 1
+        rows = [(0, 90, 0.1, seed / 9), (14, 10, 0.98, 0.9)]
+        bins = pd.DataFrame(rows, columns=["bin", "pixels", "probability", "share"])
+        bins.to_csv(run / "test/monuseg/reliability.csv", index=False)
         panel = Panel(torch.zeros(3, 8, 8), "some nuclei", "000", mask, mask.flip(0))
         save_panels([panel], run / "test/monuseg/panels.npz")
         with SummaryWriter(str(run)) as writer:
@@ -42,14 +45,21 @@ def test_report_of_runs(runs: Path, tmp_path: Path) -> None:
     lines = (out / "results.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert rows[2].startswith("| **lcpdn** | **2** | **74.50 ± 1.41** | **37.25 ± 0.71** |")
-    assert "| 79.74 / 66.45 | 1,000 | 0.50 |" in rows[2]
+    assert "| 79.74 / 66.45 | 1,000 | 0 | 0.50 | 1.0 |" in rows[2]
     assert rows[3].startswith(
         "| unet | 1 | 63.50 | 31.75 | 63.50 | 31.75 | -11.00 (-11.00 to -11.00)"
     )
     assert rows[-1] == "| unet | 63.50 | missing |"
     assert rows[-2] == "| lcpdn | 74.50 ± 1.41 | 33.50 |"
-    for name in ("convergence.png", "panels_monuseg.png"):
-        with Image.open(out / name) as picture:
+    assert (
+        r"\textbf{lcpdn} & \textbf{2} & \textbf{74.50 $\pm$ 1.41}"
+        in (out / "results.tex").read_text()
+    )
+    page = (out / "report.html").read_text()
+    assert "<strong>74.50 ± 1.41</strong>" in page
+    assert page.count("<img ") == 4
+    for name in ("convergence", "reliability", "panels_monuseg", "errors_monuseg"):
+        with Image.open(out / f"{name}.png") as picture:
             assert min(picture.size) > 200
 
 

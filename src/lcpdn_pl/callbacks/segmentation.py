@@ -25,7 +25,10 @@ from lcpdn_pl.files import save_figure, write_whole
 from lcpdn_pl.metrics import IGNORE
 from lcpdn_pl.plotting import Panel, overlay_sheet, save_panels
 from lcpdn_pl.rasters import sixteen_bit
-from lcpdn_pl.tasks.segmentation import RULES, SegmentationTask
+from lcpdn_pl.tasks.segmentation import RULES, SegmentationTask, resize_logits
+
+BINS = 15
+"""Ranges of probability in ``reliability.csv``."""
 
 
 class OverlaySheets(Callback):
@@ -75,9 +78,10 @@ class TestReport(Callback):
     """Writes a test's results and prints them.
 
     Into ``<run folder>/test/<data>/`` go ``per_image.csv``, ``metrics.csv``, ``metrics.md``,
-    ``overlay.png`` and, for ``lcpdn report``, ``panels.npz`` (what the sheet shows) and
-    ``facts.json`` (parameters, step, time and memory); a test with replaced reports, or
-    by the mean over turns, gets a folder of its own.
+    ``overlay.png`` and, for ``lcpdn report``, ``panels.npz`` (what the sheet shows),
+    ``reliability.csv`` (how much of what has a probability is foreground) and ``facts.json``
+    (parameters, step, time and memory); a test with replaced reports, or by the mean over turns,
+    gets a folder of its own.
 
     Args:
         rows: Images on the overlay sheet, evenly spread over the test split.
@@ -88,6 +92,7 @@ class TestReport(Callback):
         self._results: list[dict[str, Any]] = []
         self._panels: list[Panel] = []
         self._seconds: list[float] = []
+        self._bins = torch.zeros(3, BINS, dtype=torch.float64)
 
     def on_test_batch_start(self, *_: Any, **__: Any) -> None:
         """Starts the clock of an image."""
@@ -105,6 +110,7 @@ class TestReport(Callback):
         """Keeps the image's row, its time and, if its turn comes, its panel."""
         self._seconds.append(time.perf_counter() - self._start)
         self._results.append(outputs["row"])
+        self._bins += probability_bins(outputs["logits"], batch["mask"])
         count = int(trainer.num_test_batches[0])
         if batch_idx in np.linspace(0, count - 1, min(self.rows, count)).round():
             self._panels += panels(batch, outputs["logits"])
@@ -126,6 +132,7 @@ class TestReport(Callback):
         write_whole(folder / "metrics.md", _markdown(metrics, title, caption))
         save_figure(overlay_sheet(self._panels, title), folder / "overlay.png")
         save_panels(self._panels, folder / "panels.npz")
+        write_whole(folder / "reliability.csv", _reliability(self._bins).to_csv(index=False))
         trainable, frozen = pl_module.network.count_parameters()
         facts = {
             "method": pl_module.method,
@@ -143,6 +150,7 @@ class TestReport(Callback):
         _print_table(metrics, title, caption)
         Console().print(f"Per-image results, tables and overlay sheet: {folder}", soft_wrap=True)
         self._results, self._panels, self._seconds = [], [], []
+        self._bins = torch.zeros_like(self._bins)
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -193,6 +201,36 @@ class PredictionWriter(BasePredictionWriter):
         save_figure(overlay_sheet(self._panels, title), folder / "overlay.png")
         Console().print(f"Predicted masks and overlay sheet: {folder}", soft_wrap=True)
         self._panels = []
+
+
+def probability_bins(logits: Tensor, mask: Tensor) -> Tensor:
+    """Counts pixels by their foreground probability, in :data:`BINS` equal ranges of it.
+
+    Args:
+        logits: [1, 2, H, W] at the network's size.
+        mask: [1, H', W'] at its own size, at which pixels are counted; 255 is ignored.
+
+    Returns:
+        [3, BINS] of float64: pixels, sum of their probabilities, foreground pixels.
+    """
+    probability = resize_logits(logits, mask).softmax(dim=1)[:, 1][mask != IGNORE].double().cpu()
+    foreground = (mask[mask != IGNORE] == 1).double().cpu()
+    index = (probability * BINS).long().clamp(max=BINS - 1)
+    weights = (torch.ones_like(probability), probability, foreground)
+    return torch.stack([torch.bincount(index, weight, BINS) for weight in weights])
+
+
+def _reliability(bins: Tensor) -> pd.DataFrame:
+    pixels, probability, foreground = bins.numpy()
+    count = np.maximum(pixels, 1)
+    return pd.DataFrame(
+        {
+            "bin": np.arange(BINS),
+            "pixels": pixels.astype(int),
+            "probability": probability / count,
+            "share": foreground / count,
+        }
+    )
 
 
 def _write_png(path: Path, pixels: NDArray[Any]) -> None:

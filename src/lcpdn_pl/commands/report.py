@@ -1,15 +1,17 @@
 """``lcpdn report``: tables and pictures from run folders alone."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lcpdn_pl.commands.rendering import Section, html, latex, markdown
 from lcpdn_pl.commands.results import (
     Result,
     compare,
@@ -19,19 +21,30 @@ from lcpdn_pl.commands.results import (
     result_table,
 )
 from lcpdn_pl.files import save_figure, write_whole
-from lcpdn_pl.plotting import convergence, load_panels, method_sheet
+from lcpdn_pl.plotting import convergence, load_panels, method_sheet, reliability
+
+_NOTE = """\
+Test figures in percent, means over images, then mean and deviation over seeds. `compat` is the mask
+rule that published figures were scored by; `native` scores the untouched mask at its own size.
+"to the best" is the difference of Dice (`compat`) to the best method over the same images, means
+over seeds, with a 95 % bootstrap interval over images, and p of Wilcoxon's signed-rank test after
+Holm's correction. Published figures were made with other backbones; they are not ours. Parameters
+are those that training reaches; time and memory are of the machine that tested."""
 
 
 def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
     """Makes tables and pictures of tested runs.
 
-    Writes `results.csv` (one row for each run, test and mask rule), `results.md` (a table for each
-    data set, mean and deviation over seeds, the best in bold, every method compared with it over
-    the same images), `convergence.png` (training loss against the step) and, for each data set,
-    `panels_DATA.png` (image, report, truth and every method).
+    Writes `results.csv` (one row for each run, test and mask rule) and, with a table for each data
+    set (mean and deviation over seeds, the best in bold, every method compared with it over the
+    same images), `results.md`, `results.tex` and `report.html`, one page that holds its pictures.
+    These are `convergence.png` (training loss against the step), `reliability.png` (how often a
+    probability is right) and, for each data set, `panels_DATA.png` (image, report, truth and every
+    method) and `errors_DATA.png` (the same images, hits, false alarms and misses).
 
     Runs of one method that differ in a setting of their model are rows of their own, named after
-    that setting. Draws of MoNuSeg's training images count as seeds.
+    that setting. Draws of MoNuSeg's training images count as seeds. What no run tells is written
+    as missing.
 
     Args:
         runs: Folders that hold run folders, at any depth.
@@ -42,17 +55,24 @@ def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
     """
     results = read_results(runs)
     table = result_table(results)
+    labels = label_rows(results)
+    sections = [
+        Section("All data sets", _NOTE, figures=_general_figures(results, labels, out)),
+        *(
+            Section(
+                data,
+                tables=_tables(data, group, table),
+                figures=_panel_figures(data, _first(group, labels), out),
+            )
+            for data, group in _by_data(results).items()
+        ),
+    ]
+    title = f"Results of {len(results)} tests"
     write_whole(out / "results.csv", table.to_csv(index=False))
-    write_whole(out / "results.md", _markdown(results, table))
-    save_figure(convergence(_curves(results)), out / "convergence.png")
-    for data, group in _by_data(results).items():
-        panels = {
-            label: load_panels(result.test / "panels.npz")
-            for label, result in _first(group).items()
-        }
-        name = data.replace(", ", "_")
-        save_figure(method_sheet(panels, f"{data}, one seed"), out / f"panels_{name}.png")
-    Console().print(f"Tables and pictures of {len(results)} tests: {out}", soft_wrap=True)
+    write_whole(out / "results.md", markdown(title, sections))
+    write_whole(out / "results.tex", latex(sections))
+    write_whole(out / "report.html", html(title, sections))
+    Console().print(f"{title}: {out / 'report.html'}, and tables beside it", soft_wrap=True)
 
 
 def _by_data(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -63,18 +83,52 @@ def _by_data(results: Sequence[Result]) -> dict[str, list[Result]]:
     return groups
 
 
-def _first(group: Sequence[Result]) -> dict[str, Result]:
+def _first(group: Sequence[Result], labels: Mapping[Path, str]) -> dict[str, Result]:
     """The result with the smallest seed of each label."""
-    labels = label_rows(group)
     first: dict[str, Result] = {}
     for result in sorted(group, key=lambda result: result.seed):
         first.setdefault(labels[result.run], result)
     return first
 
 
-def _curves(results: Sequence[Result]) -> pd.DataFrame:
+def _general_figures(
+    results: Sequence[Result], labels: Mapping[Path, str], out: Path
+) -> dict[str, Path]:
+    figures = {
+        "Training loss against the step: mean over seeds, and their range": _drawn(
+            convergence, _curves(results, labels), out / "convergence.png"
+        )
+    }
+    bins = [
+        result.reliability.assign(data=result.data, method=labels[result.run])
+        for result in results
+        if result.kind == "right" and result.reliability is not None
+    ]
+    if bins:
+        caption = "Reliability: how much of what has a probability is foreground, all pixels"
+        path = out / "reliability.png"
+        figures[caption] = _drawn(reliability, pd.concat(bins), path)
+    return figures
+
+
+def _drawn(draw: Callable[[pd.DataFrame], Figure], table: pd.DataFrame, path: Path) -> Path:
+    save_figure(draw(table), path)
+    return path
+
+
+def _panel_figures(data: str, first: Mapping[str, Result], out: Path) -> dict[str, Path]:
+    panels = {label: load_panels(result.test / "panels.npz") for label, result in first.items()}
+    name = data.replace(", ", "_")
+    figures = {}
+    for kind, caption in (("panels", "predictions"), ("errors", "errors")):
+        path = out / f"{kind}_{name}.png"
+        save_figure(method_sheet(panels, f"{data}, one seed", errors=kind == "errors"), path)
+        figures[f"{data}: {caption} of one seed, evenly spread over the test images"] = path
+    return figures
+
+
+def _curves(results: Sequence[Result], labels: Mapping[Path, str]) -> pd.DataFrame:
     """Training losses: data, method, seed, step, loss."""
-    labels = label_rows(results)
     runs = {result.run: result for result in results}
     rows = []
     for run, result in track(runs.items(), "reading curves", transient=True):
@@ -88,24 +142,13 @@ def _curves(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["data", "method", "seed", "step", "loss"])
 
 
-def _markdown(results: Sequence[Result], table: pd.DataFrame) -> str:
-    parts = ["# Results", "", _NOTE]
-    for data, group in _by_data(results).items():
-        rows = table[(table["data"] == data) & (table["test"] == "right")]
-        parts += ["", f"## {data}", "", *_table(_method_rows(data, group, rows))]
-        others = table[(table["data"] == data) & (table["rule"] == "compat")]
-        if (others["test"] != "right").any():
-            parts += ["", "By what the report said at test time (Dice, `compat`):", ""]
-            parts += _table(_test_rows(others))
-    return "\n".join(parts) + "\n"
-
-
-_NOTE = """\
-Test figures in percent, means over images, then mean and deviation over seeds. `compat` is the mask
-rule that published figures were scored by; `native` scores the untouched mask at its own size.
-"to the best" is the difference of Dice (`compat`) to the best method over the same images, means
-over seeds, with a 95 % bootstrap interval over images, and p of Wilcoxon's signed-rank test after
-Holm's correction. Published figures were made with other backbones; they are not ours."""
+def _tables(data: str, group: Sequence[Result], table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    right = table[(table["data"] == data) & (table["test"] == "right")]
+    tables = {"Dice and IoU": pd.DataFrame(_method_rows(data, group, right))}
+    others = table[(table["data"] == data) & (table["rule"] == "compat")]
+    if (others["test"] != "right").any():
+        tables["By what was changed at test time (Dice, compat)"] = pd.DataFrame(_test_rows(others))
+    return tables
 
 
 def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list[dict[str, str]]:
@@ -115,7 +158,7 @@ def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list
     best = str(images.mean().idxmax())
     compared = compare(images, best)
     lines = []
-    for label, result in _first(group).items():
+    for label, result in _first(group, label_rows(group)).items():
         own = rows[rows["method"] == label]
         line = {"method": label, "seeds": str(own["seed"].nunique())}
         for rule in ("compat", "native"):
@@ -134,7 +177,9 @@ def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list
         known = f"{figures['dice']:.2f} / {figures['iou']:.2f}"
         line["published"] = "" if figures.isna().any() else known
         line["trainable"] = f"{result.facts['trainable']:,}"
+        line["frozen"] = f"{result.facts['frozen']:,}"
         line["s/image"] = f"{result.facts['seconds_per_image']:.2f}"
+        line["GiB"] = f"{result.facts['peak_memory_gib']:.1f}"
         lines.append(line)
     return lines
 
@@ -152,9 +197,3 @@ def _spread(values: pd.Series) -> str:
     if values.empty:
         return "missing"
     return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
-
-
-def _table(lines: Sequence[dict[str, str]]) -> list[str]:
-    titles = list(lines[0])
-    rows = [titles, ["---"] * len(titles), *([line[t] for t in titles] for line in lines)]
-    return [f"| {' | '.join(row)} |" for row in rows]

@@ -34,6 +34,9 @@ class Result:
         facts: What the test noted of method, data, parameters, time and memory.
         metrics: One row a mask rule, in percent.
         per_image: One row an image, Dice and IoU by mask rule, in 0..1.
+        reliability: One row a bin of the foreground's probability: ``pixels``, the ``probability``
+            that they have on average and the ``share`` of them that is foreground; ``None`` for a
+            test that did not write it.
     """
 
     run: Path
@@ -42,6 +45,7 @@ class Result:
     facts: Mapping[str, Any]
     metrics: pd.DataFrame
     per_image: pd.DataFrame
+    reliability: pd.DataFrame | None
 
     @property
     def seed(self) -> int:
@@ -91,6 +95,7 @@ def _read(test: Path) -> Result:
             json.loads((test / "facts.json").read_text()),
             pd.read_csv(test / "metrics.csv").set_index("mask rule"),
             pd.read_csv(test / "per_image.csv", dtype={"name": str}).set_index("name"),
+            pd.read_csv(bins) if (bins := test / "reliability.csv").is_file() else None,
         )
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         raise RunError(f"{test} is incomplete ({error}). Run lcpdn test again.") from error
