@@ -45,7 +45,15 @@ FREE_MODEL = {
     "feature_cache_limit",
     "test_turns",
 }
-FREE_DATA = {"root", "batch_size", "num_workers", "memory", "test_reports"}
+FREE_DATA = {
+    "root",
+    "batch_size",
+    "num_workers",
+    "memory",
+    "test_reports",
+    "test_corruption",
+    "test_strength",
+}
 
 # Remarks of libraries about things that are so on purpose, or that only their authors can mend.
 _REMARKS = (

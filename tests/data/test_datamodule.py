@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lcpdn_pl.data import MoNuSeg, MosMedPlus, Phantom, QaTaCOV19
+from lcpdn_pl.data.corruptions import corrupt
 from lcpdn_pl.data.datamodule import Augment, PublicDataModule
 from lcpdn_pl.data.images import read_image
 from lcpdn_pl.data.transforms import resize_image, to_tensor
@@ -249,6 +250,55 @@ def test_the_rest_of_the_training_images_comes_without_masks(
         drawn |= {k for k in range(3) if torch.equal(batch["unlabelled"][0], rest[k])}
     assert drawn == {0, 1, 2}
     assert all("unlabelled" not in batch for batch in data.val_dataloader())
+
+
+@pytest.mark.usefixtures("few_labels")
+@pytest.mark.parametrize(
+    ("count", "train", "rest"),
+    [
+        (None, ["train_0"], ["train_1", "train_2", "train_4"]),
+        (1, ["train_0"], ["train_1", "train_2", "train_4"]),
+        (3, ["train_0", "train_1", "train_2"], ["train_4"]),
+        (4, ["train_0", "train_1", "train_2", "train_4"], []),
+    ],
+)
+def test_training_images_are_the_protocol_s_and_then_of_the_rest(
+    count: int | None, train: list[str], rest: list[str], make_tree: TreeMaker, tmp_path: Path
+) -> None:
+    root = str(make_tree(tmp_path / "tree", counts=(5, 2, 3)))
+    data = MoNuSeg(root, image_size=16, train_images=count)
+    data.setup("fit")
+    splits = {name: group["name"].tolist() for name, group in data.samples.groupby("split")}
+    assert splits == {"train": train, "val": ["train_3"], "test": ["test_0"]}
+    assert data.read_rest()["name"].tolist() == rest
+
+
+@pytest.mark.usefixtures("few_labels")
+@pytest.mark.parametrize("count", [0, 5])
+def test_more_training_images_than_there_are(
+    count: int, make_tree: TreeMaker, tmp_path: Path
+) -> None:
+    root = str(make_tree(tmp_path / "tree", counts=(5, 2, 3)))
+    with pytest.raises(ConfigError, match=f"train_images is {count}: .* has 4 training images"):
+        MoNuSeg(root, train_images=count).setup("fit")
+    full = MoNuSeg(root, "full", train_images=2)
+    full.setup("fit")
+    assert full.samples["name"].tolist()[:3] == ["train_0", "train_1", "val_0"]
+
+
+def test_test_images_alone_are_made_worse(make_tree: TreeMaker, tmp_path: Path) -> None:
+    root = str(make_tree(tmp_path / "tree"))
+    plain = MoNuSeg(root, "full", 16)
+    worse = MoNuSeg(root, "full", 16, test_corruption="noise", test_strength=5)
+    for data in (plain, worse):
+        data.setup("fit")
+    for one, other in zip(plain.val_dataloader(), worse.val_dataloader(), strict=True):
+        assert torch.equal(one["image"], other["image"])
+    for one, other in zip(plain.test_dataloader(), worse.test_dataloader(), strict=True):
+        image = resize_image(read_image(Path(root, "Test_Folder/img", f"{one['name'][0]}.png")), 16)
+        assert torch.equal(one["image"][0], to_tensor(image))
+        noisy = corrupt(image, "noise", 5, one["name"][0])
+        assert torch.equal(other["image"][0], to_tensor(noisy))
 
 
 @pytest.mark.usefixtures("few_labels")

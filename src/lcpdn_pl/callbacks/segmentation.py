@@ -80,8 +80,8 @@ class TestReport(Callback):
     Into ``<run folder>/test/<data>/`` go ``per_image.csv``, ``metrics.csv``, ``metrics.md``,
     ``overlay.png`` and, for ``lcpdn report``, ``panels.npz`` (what the sheet shows),
     ``reliability.csv`` (how much of what has a probability is foreground) and ``facts.json``
-    (parameters, step, time and memory); a test with replaced reports, or by the mean over turns,
-    gets a folder of its own.
+    (parameters, step, time and memory); a test with other reports, of images made worse or by
+    the mean over turns gets a folder of its own.
 
     Args:
         rows: Images on the overlay sheet, evenly spread over the test split.
@@ -120,6 +120,8 @@ class TestReport(Callback):
         assert isinstance(pl_module, SegmentationTask)  # noqa: S101 - the only one with rows
         data = trainer.datamodule  # type: ignore[attr-defined]
         changes = [] if data.test_reports == "right" else [data.test_reports]
+        if data.test_corruption != "none":
+            changes.append(f"{data.test_corruption}{data.test_strength}")
         changes += ["turns"] if pl_module.test_turns else []
         name = "_".join([data.name, *changes])
         folder = Path(trainer.default_root_dir, "test", name)
@@ -138,6 +140,8 @@ class TestReport(Callback):
             "method": pl_module.method,
             "data": data.name,
             "test_reports": data.test_reports,
+            "test_corruption": data.test_corruption,
+            "test_strength": data.test_strength,
             "test_turns": pl_module.test_turns,
             "backbones": backbones,
             "trainable": trainable,

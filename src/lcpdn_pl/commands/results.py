@@ -54,9 +54,13 @@ class Result:
 
     @property
     def kind(self) -> str:
-        """How it was tested: ``right`` or what the reports were, and whether over turns."""
-        turns = ", mean over turns" if self.facts.get("test_turns") else ""
-        return f"{self.facts['test_reports']}{turns}"
+        """How it was tested: what the reports were, how images were made worse, over turns."""
+        parts = [self.facts["test_reports"]]
+        if self.facts.get("test_corruption", "none") != "none":
+            parts.append(f"{self.facts['test_corruption']} {self.facts['test_strength']}")
+        if self.facts.get("test_turns"):
+            parts.append("mean over turns")
+        return ", ".join(parts)
 
     @property
     def data(self) -> str:

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
+from lcpdn_pl.data.corruptions import Corruption
 from lcpdn_pl.data.dataset import EpochSampler, Sample, SegmentationDataset, WithUnlabelled
 from lcpdn_pl.data.images import list_images
 from lcpdn_pl.data.lvit import read_lvit
@@ -68,6 +69,9 @@ class SegmentationDataModule(DataModule):
         test_reports: What the test split's reports are replaced by, to measure their worth:
             ``right`` (nothing), ``shuffled`` (another image's), ``empty`` or ``contradicting``
             (:func:`lcpdn_pl.data.reports.contradict`).
+        test_corruption: How test images are made worse: ``none``, ``noise``, ``blur``, ``jpeg`` or
+            ``contrast``.
+        test_strength: How much, 1 to 5.
         unlabelled: Images without masks for training: null for none, ``rest`` for the training
             images of the data set that its protocol leaves out, or a folder. Each training sample
             comes with one of them, drawn at random and augmented like it.
@@ -87,6 +91,8 @@ class SegmentationDataModule(DataModule):
         augment: Augment = "full",
         mask_rule: MaskRule = "compat",
         test_reports: TestReports = "right",
+        test_corruption: Corruption = "none",
+        test_strength: int = 1,
         unlabelled: str | None = None,
     ) -> None:
         super().__init__()
@@ -96,6 +102,8 @@ class SegmentationDataModule(DataModule):
         self.augment = augment
         self.mask_rule = mask_rule
         self.test_reports = test_reports
+        self.test_corruption = test_corruption
+        self.test_strength = test_strength
         self.unlabelled = unlabelled
         self.samples = pd.DataFrame()
         self._checked: set[str] = set()
@@ -153,7 +161,9 @@ class SegmentationDataModule(DataModule):
         samples = self.samples[self.samples["split"] == "test"]
         if self.test_reports != "right":
             samples = samples.assign(text=self._other_reports(samples["text"].tolist()))
-        return self._loader(self._dataset(samples), 1)
+        dataset = self._dataset(samples)
+        dataset.corruption = (self.test_corruption, self.test_strength)
+        return self._loader(dataset, 1)
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """The split ``predict`` or, where there is none, ``test``; one by one."""
@@ -240,8 +250,13 @@ class PublicDataModule(SegmentationDataModule):
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled``, ``empty`` or ``contradicting``.
+        test_corruption: How test images are made worse: ``none``, ``noise``, ``blur``, ``jpeg`` or
+            ``contrast``.
+        test_strength: How much, 1 to 5.
         unlabelled: Images without masks for training: null, ``rest`` (the training images that the
             protocol leaves out) or a folder.
+        train_images: How many training images are used: the protocol's first ones or, beyond
+            those, the first of the rest; null takes the protocol's.
 
     Attributes:
         folder: Name of the folder under the data root.
@@ -264,10 +279,21 @@ class PublicDataModule(SegmentationDataModule):
         augment: Augment = "full",
         mask_rule: MaskRule = "compat",
         test_reports: TestReports = "right",
+        test_corruption: Corruption = "none",
+        test_strength: int = 1,
         unlabelled: str | None = None,
+        train_images: int | None = None,
     ) -> None:
         super().__init__(
-            image_size, batch_size, num_workers, augment, mask_rule, test_reports, unlabelled
+            image_size,
+            batch_size,
+            num_workers,
+            augment,
+            mask_rule,
+            test_reports,
+            test_corruption,
+            test_strength,
+            unlabelled,
         )
         known = [*self.protocols, "full"]
         if protocol not in known:
@@ -277,21 +303,36 @@ class PublicDataModule(SegmentationDataModule):
             )
         self.root = data_root(root, self.folder)
         self.protocol = protocol
+        self.train_images = train_images
 
     def read_samples(self) -> pd.DataFrame:
         """See :meth:`SegmentationDataModule.read_samples`."""
-        samples = read_lvit(self.root)
-        if self.protocol == "full":
-            return samples
-        return select(samples, read_protocol(self.protocols[self.protocol]), self.protocol)
+        return self._divided()[0]
 
     def read_rest(self) -> pd.DataFrame:
-        """The images of the folder's training split that the protocol does not name."""
+        """The images of the folder's training split that the run does not train on."""
+        return self._divided()[1]
+
+    def _divided(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The run's samples, and the training images that it leaves out."""
         samples = read_lvit(self.root)
-        if self.protocol == "full":
-            return samples[:0]
-        named = read_protocol(self.protocols[self.protocol])["name"]
-        return samples[(samples["split"] == "train") & ~samples["name"].isin(named)]
+        rest = samples[:0]
+        if self.protocol != "full":
+            protocol = read_protocol(self.protocols[self.protocol])
+            trains = samples["split"] == "train"
+            rest = samples[trains & ~samples["name"].isin(protocol["name"])]
+            samples = select(samples, protocol, self.protocol)
+        if self.train_images is None:
+            return samples, rest
+        trains = samples["split"] == "train"
+        pool = pd.concat([samples[trains], rest], ignore_index=True)
+        if not 0 < self.train_images <= len(pool):
+            raise ConfigError(
+                f"data.train_images is {self.train_images}: {self.root} has {len(pool)} training "
+                "images. Ask for one of them at least and all at most, or leave it null."
+            )
+        taken = pd.concat([pool[: self.train_images], samples[~trains]], ignore_index=True)
+        return taken, pool[self.train_images :]
 
 
 def _warn_of_leakage(samples: pd.DataFrame) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from lcpdn_pl.data.corruptions import Corruption, corrupt
 from lcpdn_pl.data.images import read_image, read_mask
 from lcpdn_pl.data.masks import MaskRule, resize_mask
 from lcpdn_pl.data.transforms import Augmentation, resize_image, to_tensor
@@ -51,6 +52,8 @@ class SegmentationDataset(Dataset[Sample]):
             scoring and prediction.
         augmentation: Applied to draws of :class:`EpochSampler`, text included; ``None`` changes
             nothing.
+        corruption: Kind and strength by which images are made worse, see
+            :func:`lcpdn_pl.data.corruptions.corrupt`.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class SegmentationDataset(Dataset[Sample]):
         ignore: int | None = None,
         mask_rule: MaskRule | None = None,
         augmentation: Augmentation | None = None,
+        corruption: tuple[Corruption, int] = ("none", 1),
     ) -> None:
         # Plain lists: workers share them without copying a frame at each access.
         self.rows = samples[["image", "mask", "text", "name"]].to_numpy().tolist()
@@ -69,6 +73,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.ignore = ignore
         self.mask_rule = mask_rule
         self.augmentation = augmentation
+        self.corruption = corruption
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,7 +94,7 @@ class SegmentationDataset(Dataset[Sample]):
             mask = read_mask(Path(mask_path), self.foreground, self.ignore)
         else:
             mask = np.full(image.shape[:2], IGNORE, np.uint8)
-        image = resize_image(image, self.image_size)
+        image = corrupt(resize_image(image, self.image_size), *self.corruption, name)
         if self.mask_rule is not None:
             mask = resize_mask(mask, (self.image_size, self.image_size), self.mask_rule)
         if self.augmentation is not None and seed is not None:

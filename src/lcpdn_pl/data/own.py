@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lcpdn_pl.data.corruptions import Corruption
 from lcpdn_pl.data.datamodule import Augment, SegmentationDataModule, TestReports
 from lcpdn_pl.data.manifest import read_manifest
 from lcpdn_pl.data.masks import MaskRule
@@ -27,6 +28,9 @@ class Manifest(SegmentationDataModule):
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled``, ``empty`` or ``contradicting``.
+        test_corruption: How test images are made worse: ``none``, ``noise``, ``blur``, ``jpeg`` or
+            ``contrast``.
+        test_strength: How much, 1 to 5.
         unlabelled: Images without masks for training: null, or a folder.
 
     Raises:
@@ -44,10 +48,20 @@ class Manifest(SegmentationDataModule):
         augment: Augment = "full",
         mask_rule: MaskRule = "native",
         test_reports: TestReports = "right",
+        test_corruption: Corruption = "none",
+        test_strength: int = 1,
         unlabelled: str | None = None,
     ) -> None:
         super().__init__(
-            image_size, batch_size, num_workers, augment, mask_rule, test_reports, unlabelled
+            image_size,
+            batch_size,
+            num_workers,
+            augment,
+            mask_rule,
+            test_reports,
+            test_corruption,
+            test_strength,
+            unlabelled,
         )
         if not foreground or not {0, ignore}.isdisjoint(foreground) or ignore == 0:
             raise ConfigError(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from lcpdn_pl.data.corruptions import Corruption
 from lcpdn_pl.data.datamodule import Augment, SegmentationDataModule, TestReports, data_root
 from lcpdn_pl.data.lvit import read_lvit
 from lcpdn_pl.data.masks import MaskRule
@@ -38,6 +39,9 @@ class Phantom(SegmentationDataModule):
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled``, ``empty`` or ``contradicting``.
+        test_corruption: How test images are made worse: ``none``, ``noise``, ``blur``, ``jpeg`` or
+            ``contrast``.
+        test_strength: How much, 1 to 5.
         unlabelled: Images without masks for training: null, or a folder.
     """
 
@@ -56,10 +60,20 @@ class Phantom(SegmentationDataModule):
         augment: Augment = "full",
         mask_rule: MaskRule = "native",
         test_reports: TestReports = "right",
+        test_corruption: Corruption = "none",
+        test_strength: int = 1,
         unlabelled: str | None = None,
     ) -> None:
         super().__init__(
-            image_size, batch_size, num_workers, augment, mask_rule, test_reports, unlabelled
+            image_size,
+            batch_size,
+            num_workers,
+            augment,
+            mask_rule,
+            test_reports,
+            test_corruption,
+            test_strength,
+            unlabelled,
         )
         self.looks = tuple(looks)
         self.counts = counts
