@@ -18,6 +18,7 @@ from lcpdn_pl.plotting import (
     overlay_sheet,
     reliability,
     save_panels,
+    score_curves,
 )
 
 
@@ -135,6 +136,15 @@ def test_methods_have_a_column_each_of_predictions_or_errors() -> None:
     assert shown[3, 0].tolist() == list(ERRORS["false alarm"])
     assert "Dice 0.0" in {text.get_text() for text in plain.axes[4].texts}
     assert [len(sheet.legends) for sheet in (plain, errors)] == [0, 1]
+
+
+def test_scores_are_means_over_seeds() -> None:
+    rows = [("a", "m", 0, 1, 60), ("a", "m", 1, 1, 70), ("a", "m", 0, 5, 80), ("b", "m", 0, 1, 50)]
+    scores = pd.DataFrame(rows, columns=["plot", "method", "seed", "x", "dice"])
+    first, second = score_curves(scores, "images").axes
+    assert (first.get_title(), second.get_title(), first.get_xlabel()) == ("a", "b", "images")
+    assert np.asarray(first.lines[0].get_xdata()).tolist() == [1, 5]
+    assert np.asarray(first.lines[0].get_ydata()).tolist() == [65, 80]
 
 
 def test_reliability_pools_seeds_by_pixels() -> None:

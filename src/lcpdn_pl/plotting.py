@@ -219,6 +219,30 @@ def convergence(curves: pd.DataFrame) -> Figure:
     return figure
 
 
+def score_curves(scores: pd.DataFrame, label: str) -> Figure:
+    """Dice against something that was varied: mean over seeds, and their range as a band.
+
+    Args:
+        scores: Table with the columns plot, method, seed, x and dice; one plot each value of the
+            first.
+        label: Of the x axis.
+    """
+    names = list(dict.fromkeys(scores["plot"]))
+    figure = Figure(figsize=(4 * len(names), 3.8), layout="constrained")
+    plots = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for axes, name in zip(plots, names, strict=True):
+        for method, rows in scores[scores["plot"] == name].groupby("method", sort=False):
+            seeds = rows.pivot_table(index="x", columns="seed", values="dice")
+            (line,) = axes.plot(seeds.index, seeds.mean(axis=1), "o-", label=str(method))
+            band = seeds.min(axis=1), seeds.max(axis=1)
+            axes.fill_between(seeds.index, *band, color=line.get_color(), alpha=0.2)
+        axes.set(title=name, xlabel=label, xticks=sorted(set(scores["x"])))
+        axes.grid(visible=True, alpha=0.3)
+    plots[0].set_ylabel("Dice, compat")
+    plots[0].legend(fontsize=8)
+    return figure
+
+
 def reliability(bins: pd.DataFrame) -> Figure:
     """Share of foreground against predicted probability, one plot a data set.
 

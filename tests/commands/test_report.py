@@ -15,7 +15,7 @@ from tests.commands.test_results import write_run
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """Two seeds of a method, one of another, and a test with empty reports."""
+    """Two seeds of a method, one of another; tests with empty reports and with noise."""
     folder = tmp_path / "runs"
     for name, dice, seed, method in (
         ("a", 70, 0, "lcpdn"),
@@ -34,6 +34,7 @@ def runs(tmp_path: Path) -> Path:
             for step in range(3):
                 writer.add_scalar("train/loss", dice / (1 + step), step)
     write_run(folder / "d", 30, 0, reports="empty")
+    write_run(folder / "a", 50, 0, corruption=("noise", 2))
     return folder
 
 
@@ -41,7 +42,7 @@ def test_report_of_runs(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     main(["report", *(str(runs / name) for name in "abcd"), "--out", str(out)])
     table = pd.read_csv(out / "results.csv")
-    assert len(table) == 8
+    assert len(table) == 10
     lines = (out / "results.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert rows[2].startswith("| **lcpdn** | **2** | **74.50 ± 1.41** | **37.25 ± 0.71** |")
@@ -49,16 +50,16 @@ def test_report_of_runs(runs: Path, tmp_path: Path) -> None:
     assert rows[3].startswith(
         "| unet | 1 | 63.50 | 31.75 | 63.50 | 31.75 | -11.00 (-11.00 to -11.00)"
     )
-    assert rows[-1] == "| unet | 63.50 | missing |"
-    assert rows[-2] == "| lcpdn | 74.50 ± 1.41 | 33.50 |"
+    assert rows[-1] == "| unet | 63.50 | missing | missing |"
+    assert rows[-2] == "| lcpdn | 74.50 ± 1.41 | 53.50 | 33.50 |"
     assert (
         r"\textbf{lcpdn} & \textbf{2} & \textbf{74.50 $\pm$ 1.41}"
         in (out / "results.tex").read_text()
     )
     page = (out / "report.html").read_text()
     assert "<strong>74.50 ± 1.41</strong>" in page
-    assert page.count("<img ") == 4
-    for name in ("convergence", "reliability", "panels_monuseg", "errors_monuseg"):
+    assert page.count("<img ") == 5
+    for name in ("convergence", "strength", "reliability", "panels_monuseg", "errors_monuseg"):
         with Image.open(out / f"{name}.png") as picture:
             assert min(picture.size) > 200
 

@@ -17,6 +17,8 @@ from lcpdn_pl.commands.results import (
     label_rows,
     read_results,
     result_table,
+    strength_scores,
+    training_scores,
 )
 from lcpdn_pl.errors import RunError
 
@@ -32,16 +34,20 @@ def write_run(
     reports: str = "right",
     data: str = "monuseg",
     turns: bool = False,
+    corruption: tuple[str, int] = ("none", 1),
+    train_images: int | None = None,
     **network: Any,
 ) -> Path:
     """Writes a tested run without pictures; Dice of image k is ``dice`` + k percent."""
-    test = folder / "test" / (data if reports == "right" else f"{data}_{reports}")
+    changes = [] if reports == "right" else [reports]
+    changes += [] if corruption[0] == "none" else ["{}{}".format(*corruption)]
+    test = folder / "test" / "_".join([data, *changes])
     test.mkdir(parents=True)
     config = {
         "seed_everything": seed,
         "trainer": {"max_epochs": 2, "default_root_dir": str(folder)},
         "model": {"init_args": {"network": {"init_args": network}}},
-        "data": {"init_args": {"protocol": protocol, "root": str(folder)}},
+        "data": {"init_args": {"protocol": protocol, "train_images": train_images}},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     scores = (dice + np.arange(len(IMAGES))) / 100
@@ -58,6 +64,8 @@ def write_run(
         "data": data,
         "test_reports": reports,
         "test_turns": turns,
+        "test_corruption": corruption[0],
+        "test_strength": corruption[1],
         "trainable": 1000,
         "frozen": 0,
         "best_step": 10,
@@ -115,6 +123,36 @@ def test_means_over_seeds_leave_other_reports_out(tmp_path: Path) -> None:
     kinds = ["right", "right", "empty", "right, mean over turns"]
     assert [result.kind for result in results] == kinds
     np.testing.assert_allclose(images["lcpdn"], 75 + np.arange(8))
+
+
+def test_strengths_start_at_the_image_as_it_is(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 70)
+    for kind, strength, dice in (("noise", 1, 60), ("noise", 3, 40), ("blur", 2, 50)):
+        write_run(tmp_path / "a", dice, corruption=(kind, strength))
+    write_run(tmp_path / "a", 30, reports="empty")
+    write_run(tmp_path / "b", 20, 1, method="unet")  # tested as they are alone
+    found = strength_scores(read_results([tmp_path]))
+    assert sorted(found.round(6).itertuples(index=False, name=None)) == [
+        ("monuseg, blur", "lcpdn", 0, 0, 73.5),
+        ("monuseg, blur", "lcpdn", 0, 2, 53.5),
+        ("monuseg, noise", "lcpdn", 0, 0, 73.5),
+        ("monuseg, noise", "lcpdn", 0, 1, 63.5),
+        ("monuseg, noise", "lcpdn", 0, 3, 43.5),
+    ]
+
+
+def test_runs_with_fewer_images_are_data_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 70)
+    for count, dice in ((2, 60), (10, 75)):
+        write_run(tmp_path / f"b{count}", dice, train_images=count)
+    results = read_results([tmp_path])
+    names = ["monuseg", "monuseg, 10 training images", "monuseg, 2 training images"]
+    assert [result.data for result in results] == names
+    found = training_scores(results)
+    assert sorted(found.round(6).itertuples(index=False, name=None)) == [
+        ("monuseg", "lcpdn", 0, 2, 63.5),
+        ("monuseg", "lcpdn", 0, 10, 78.5),
+    ]
 
 
 def test_comparison_is_wilcoxon_over_images_after_holm() -> None:

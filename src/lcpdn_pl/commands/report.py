@@ -19,9 +19,11 @@ from lcpdn_pl.commands.results import (
     label_rows,
     read_results,
     result_table,
+    strength_scores,
+    training_scores,
 )
 from lcpdn_pl.files import save_figure, write_whole
-from lcpdn_pl.plotting import convergence, load_panels, method_sheet, reliability
+from lcpdn_pl.plotting import convergence, load_panels, method_sheet, reliability, score_curves
 
 _NOTE = """\
 Test figures in percent, means over images, then mean and deviation over seeds. `compat` is the mask
@@ -39,8 +41,10 @@ def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
     set (mean and deviation over seeds, the best in bold, every method compared with it over the
     same images), `results.md`, `results.tex` and `report.html`, one page that holds its pictures.
     These are `convergence.png` (training loss against the step), `reliability.png` (how often a
-    probability is right) and, for each data set, `panels_DATA.png` (image, report, truth and every
-    method) and `errors_DATA.png` (the same images, hits, false alarms and misses).
+    probability is right), where runs were made for them `strength.png` (Dice of images made worse)
+    and `low_data.png` (Dice by training images) and, for each data set, `panels_DATA.png` (image,
+    report, truth and every method) and `errors_DATA.png` (the same images, hits, false alarms and
+    misses).
 
     Runs of one method that differ in a setting of their model are rows of their own, named after
     that setting. Draws of MoNuSeg's training images count as seeds. What no run tells is written
@@ -104,6 +108,14 @@ def _general_figures(
         for result in results
         if result.kind == "right" and result.reliability is not None
     ]
+    for caption, name, scores, axis in (
+        ("Dice of test images made worse", "strength", strength_scores(results), "strength"),
+        ("Dice by training images", "low_data", training_scores(results), "training images"),
+    ):
+        if not scores.empty:
+            path = out / f"{name}.png"
+            save_figure(score_curves(scores, axis), path)
+            figures[f"{caption}: mean over seeds, and their range"] = path
     if bins:
         caption = "Reliability: how much of what has a probability is foreground, all pixels"
         path = out / "reliability.png"

@@ -65,10 +65,19 @@ class Result:
     @property
     def data(self) -> str:
         """Data set and protocol; the draws of one protocol, which go with seeds, are one."""
+        parts = [str(self.facts["data"])]
         protocol = str(self.settings.get("data.init_args.protocol", "paper"))
-        if protocol == "paper" or re.fullmatch(r"draw_\d+", protocol):
-            return str(self.facts["data"])
-        return f"{self.facts['data']}, {protocol}"
+        if protocol != "paper" and not re.fullmatch(r"draw_\d+", protocol):
+            parts.append(protocol)
+        if self.train_images is not None:
+            parts.append(f"{self.train_images} training images")
+        return ", ".join(parts)
+
+    @property
+    def train_images(self) -> int | None:
+        """How many training images the run was told to use; ``None`` for the protocol's."""
+        count = self.settings.get("data.init_args.train_images")
+        return None if count is None else int(count)
 
 
 def read_results(folders: Sequence[Path]) -> list[Result]:
@@ -175,6 +184,38 @@ def result_table(results: Sequence[Result]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def strength_scores(results: Sequence[Result]) -> pd.DataFrame:
+    """Dice (``compat``) of images made worse: plot (data, how), method, seed, x (strength), dice.
+
+    A test of the images as they are is strength 0 of each way that its run was tested in.
+    """
+    labels = label_rows(results)
+    ways: dict[Path, set[str]] = defaultdict(set)
+    for result in results:
+        ways[result.run].add(result.facts.get("test_corruption", "none"))
+    rows = []
+    for result in results:
+        way = result.facts.get("test_corruption", "none")
+        shown = [way] if way != "none" else sorted(ways[result.run] - {"none"})
+        if result.kind not in ("right", f"right, {way} {result.facts.get('test_strength')}"):
+            continue
+        strength = 0 if way == "none" else result.facts["test_strength"]
+        figures = labels[result.run], result.seed, strength, result.metrics.loc["compat", "dice"]
+        rows += [(f"{result.data}, {name}", *figures) for name in shown]
+    return pd.DataFrame(rows, columns=["plot", "method", "seed", "x", "dice"])
+
+
+def training_scores(results: Sequence[Result]) -> pd.DataFrame:
+    """Dice (``compat``) against training images: plot (data), method, seed, x (images), dice."""
+    named = [r for r in results if r.train_images is not None and r.kind == "right"]
+    labels = label_rows(named)
+    rows = [
+        (r.facts["data"], labels[r.run], r.seed, r.train_images, r.metrics.loc["compat", "dice"])
+        for r in named
+    ]
+    return pd.DataFrame(rows, columns=["plot", "method", "seed", "x", "dice"])
 
 
 def image_means(results: Sequence[Result], rule: str) -> pd.DataFrame:
