@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import torch
 from diffusers import UNet2DModel
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils._pytree import tree_flatten
 
 import lcpdn_pl
@@ -74,6 +76,16 @@ def run_folder() -> Path:
     return config.parent
 
 
+def hparams_of(run: Path) -> dict[str, Any]:
+    """What TensorBoard's HParams tab shows of a run."""
+    events = EventAccumulator(str(run))
+    events.Reload()
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    session = HParamsPluginData.FromString(content).session_start_info
+    values = {name: value.WhichOneof("kind") for name, value in session.hparams.items()}
+    return {name: getattr(session.hparams[name], kind) for name, kind in values.items() if kind}
+
+
 def test_fit_test_predict_of_each_data_module(
     tiny: list[str], make_tree: TreeMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +143,10 @@ def test_fit_test_predict_of_each_data_module(
         assert facts["best_step"] == (2 if name == "clinic" else 3 if name == "phantom" else 4)
         assert 0 < facts["seconds_per_image"] < 60
         assert 0.1 < facts["peak_memory_gib"] < 60
+        found = hparams_of(run)
+        assert found["model.network"] == "LCPDN"
+        assert (found["data"], found["trainer.max_epochs"]) == (module, 1)
+        assert found["model.network.ltfr"] == 1  # written as a number
         shown = load_panels(run / "test" / name / "panels.npz")
         assert [panel.name for panel in shown] == [str(image) for image in results["name"]]
         main(["predict", "--ckpt_path", str(run / "best.ckpt")])

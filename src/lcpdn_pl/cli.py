@@ -4,7 +4,7 @@ import logging
 import sys
 import warnings
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from lcpdn_pl.callbacks import (
     SaveConfig,
     TestReport,
 )
+from lcpdn_pl.callbacks.run import leaves
 from lcpdn_pl.commands import COMMANDS, CommandParser
 from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, ConfigError, LCPDNError
@@ -128,7 +129,9 @@ class LCPDNCLI(LightningCLI):
         folder = self.checkpoint.parent if self.checkpoint else self._new_run(config)
         kwargs["default_root_dir"] = str(folder)
         if config.logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(str(folder), name="", version="")
+            kwargs["logger"] = TensorBoardLogger(
+                str(folder), name="", version="", default_hp_metric=False
+            )
         if config.precision is None:
             kwargs["precision"] = _precision(config.accelerator)
         self.best = ModelCheckpoint(
@@ -205,16 +208,6 @@ def _find_checkpoint(args: Sequence[str]) -> Path | None:
     return path
 
 
-def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Namespace):
-        value = vars(value)
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, value
-
-
 def _refuse_contradictions(stored: Namespace, given: Namespace) -> None:
     """Compares an explicit configuration with that of the checkpoint's run.
 
@@ -224,7 +217,7 @@ def _refuse_contradictions(stored: Namespace, given: Namespace) -> None:
     other_data = stored.data.class_path != given.data.class_path
     wrong = []
     for section, free in (("model", FREE_MODEL), ("data", FREE_DATA)):
-        before, after = dict(_leaves(stored[section])), dict(_leaves(given[section]))
+        before, after = (dict(leaves(part[section].as_dict())) for part in (stored, given))
         for key in sorted(before.keys() | after.keys()):
             name = key.rpartition(".")[2]
             if name in free or before.get(key) == after.get(key):

@@ -1,10 +1,14 @@
 """What every run leaves behind: its configuration, and a summary on the terminal."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning
+import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +17,15 @@ from lcpdn_pl.files import write_whole
 from lcpdn_pl.tasks.base import Task
 
 CONFIG = "config.yaml"
+
+
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a configuration, such as ``data.init_args.protocol``, and their values."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
 
 
 class SaveConfig(SaveConfigCallback):
@@ -48,3 +61,28 @@ class RunSummary(Callback):
             table.add_row(name, description)
         table.add_row("run folder", str(trainer.default_root_dir))
         Console().print(table)
+
+
+def show_hparams(trainer: lightning.Trainer) -> None:
+    """Shows a tested run in TensorBoard's HParams tab: its settings beside its test figures."""
+    config = Path(trainer.default_root_dir, CONFIG)
+    if isinstance(trainer.logger, TensorBoardLogger) and config.is_file():
+        figures = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("test/")
+        }
+        settings = _shown(yaml.safe_load(config.read_text()))
+        trainer.logger.log_hyperparams(settings, figures, step=trainer.global_step)
+
+
+def _shown(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells runs apart, under short names such as ``model.network.ltfr``."""
+    shown = {}
+    for key, value in leaves(config):
+        if key.startswith(("model.", "data.")) or key in ("seed_everything", "trainer.max_epochs"):
+            name = key.replace(".init_args", "").removesuffix(".class_path")
+            if key.endswith(".class_path"):
+                value = str(value).rpartition(".")[2]
+            shown[name] = value
+    return shown

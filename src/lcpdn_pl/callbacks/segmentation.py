@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lcpdn_pl.callbacks.run import show_hparams
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.data.masks import resize_mask
 from lcpdn_pl.files import save_figure, write_whole
@@ -151,6 +152,8 @@ class TestReport(Callback):
             "peak_memory_gib": _peak_memory(pl_module.device),
         }
         write_whole(folder / "facts.json", json.dumps(facts, indent=1) + "\n")
+        if not changes:  # the tab has one row a run
+            show_hparams(trainer)
         _print_table(metrics, title, caption)
         Console().print(f"Per-image results, tables and overlay sheet: {folder}", soft_wrap=True)
         self._results, self._panels, self._seconds = [], [], []

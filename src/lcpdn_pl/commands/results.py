@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
+from lcpdn_pl.callbacks.run import leaves
 from lcpdn_pl.errors import RunError
 from lcpdn_pl.models import NETWORKS
 from lcpdn_pl.tasks import SegmentationTask
@@ -104,7 +105,7 @@ def _read(test: Path) -> Result:
         return Result(
             run,
             test,
-            dict(_flat(yaml.safe_load((run / "config.yaml").read_text()))),
+            dict(leaves(yaml.safe_load((run / "config.yaml").read_text()))),
             json.loads((test / "facts.json").read_text()),
             pd.read_csv(test / "metrics.csv").set_index("mask rule"),
             pd.read_csv(test / "per_image.csv", dtype={"name": str}).set_index("name"),
@@ -112,14 +113,6 @@ def _read(test: Path) -> Result:
         )
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         raise RunError(f"{test} is incomplete ({error}). Run lcpdn test again.") from error
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
 
 
 def label_rows(results: Sequence[Result]) -> dict[Path, str]:
