@@ -8,7 +8,9 @@ import torch
 
 from lcpdn_pl.plotting import (
     ERRORS,
+    SMOOTHED,
     Panel,
+    convergence,
     error_map,
     image_grid,
     load_panels,
@@ -136,6 +138,17 @@ def test_methods_have_a_column_each_of_predictions_or_errors() -> None:
     assert shown[3, 0].tolist() == list(ERRORS["false alarm"])
     assert "Dice 0.0" in {text.get_text() for text in plain.axes[4].texts}
     assert [len(sheet.legends) for sheet in (plain, errors)] == [0, 1]
+
+
+def test_convergence_is_smoothed_and_averaged_over_seeds() -> None:
+    losses = np.arange(30.0)
+    rows = [("a", "m", seed, step, losses[step] + seed) for seed in (0, 2) for step in range(30)]
+    (axes,) = convergence(
+        pd.DataFrame(rows, columns=["data", "method", "seed", "step", "loss"])
+    ).axes
+    shown = np.asarray(axes.lines[0].get_ydata())
+    assert shown[0] == 1
+    assert shown[-1] == losses[-SMOOTHED:].mean() + 1
 
 
 def test_scores_are_means_over_seeds() -> None:

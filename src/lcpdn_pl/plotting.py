@@ -26,6 +26,8 @@ ERRORS = {
     "miss": (0.15, 0.40, 0.85),
     "ignored": (0.60, 0.60, 0.60),
 }
+SMOOTHED = 10
+"""Logged losses that a point of a convergence curve is the mean of."""
 TRUTH, PREDICTION = (0.20, 0.85, 0.35), (1.00, 0.85, 0.10)
 
 
@@ -200,6 +202,8 @@ def method_sheet(panels: Mapping[str, Sequence[Panel]], title: str, errors: bool
 def convergence(curves: pd.DataFrame) -> Figure:
     """Training losses, one plot a data set: mean over seeds, and their range as a band.
 
+    Each point is the mean of a seed's last :data:`SMOOTHED` values.
+
     Args:
         curves: Table with the columns data, method, seed, step and loss.
     """
@@ -210,6 +214,7 @@ def convergence(curves: pd.DataFrame) -> Figure:
     for axes, data in zip(plots, names, strict=False):
         for method, rows in curves[curves["data"] == data].groupby("method", sort=False):
             seeds = rows.pivot_table(index="step", columns="seed", values="loss")
+            seeds = seeds.rolling(SMOOTHED, min_periods=1).mean()
             (line,) = axes.plot(seeds.index, seeds.mean(axis=1), label=str(method))
             band = seeds.min(axis=1), seeds.max(axis=1)
             axes.fill_between(seeds.index, *band, color=line.get_color(), alpha=0.2)

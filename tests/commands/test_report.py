@@ -32,7 +32,7 @@ def runs(tmp_path: Path) -> Path:
         save_panels([panel], run / "test/monuseg/panels.npz")
         with SummaryWriter(str(run)) as writer:
             for step in range(3):
-                writer.add_scalar("train/loss", dice / (1 + step), step)
+                writer.add_scalar("train/step_loss", dice / (1 + step), step)
     write_run(folder / "d", 30, 0, reports="empty")
     write_run(folder / "a", 50, 0, corruption=("noise", 2))
     return folder

@@ -146,10 +146,10 @@ def _curves(results: Sequence[Result], labels: Mapping[Path, str]) -> pd.DataFra
     for run, result in track(runs.items(), "reading curves", transient=True):
         events = EventAccumulator(str(run), size_guidance={"scalars": 0})
         events.Reload()
-        if "train/loss" in events.Tags()["scalars"]:
+        if "train/step_loss" in events.Tags()["scalars"]:
             rows += [
                 (result.data, labels[run], result.seed, event.step, event.value)
-                for event in events.Scalars("train/loss")
+                for event in events.Scalars("train/step_loss")
             ]
     return pd.DataFrame(rows, columns=["data", "method", "seed", "step", "loss"])
 

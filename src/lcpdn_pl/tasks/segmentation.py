@@ -100,11 +100,12 @@ class SegmentationTask(Task):
         return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
-        """One step; logs each term of the loss and the learning rate."""
+        """One step; logs its loss, each term's mean over the epoch and the learning rate."""
         optimizer = self.optimizers()
         self.log("lr", optimizer.param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
         _, loss = self._step("train", batch)
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        self.log("train/step_loss", loss.detach(), batch_size=1)
         return loss
 
     def validation_step(self, batch: Batch, _batch_index: int) -> Tensor:
