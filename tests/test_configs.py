@@ -100,6 +100,17 @@ def test_floors_replace_the_network_and_the_rate_alone(
     assert name in NETWORKS
 
 
+@pytest.mark.parametrize("data", ["monuseg", "qata_cov19", "mosmed_plus"])
+def test_the_floor_reads_no_report(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Options that LCPDN and the U-Net share are not left from the file before."""
+    network = parsed(capsys, data, "methods/unet")["model"]["init_args"]["network"]
+    assert network["init_args"] == {
+        "widths": [32, 64, 128, 256, 512],
+        "dropout": 0.2,
+        "report_places": False,
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "network", "batch", "rate"),
     [
@@ -134,6 +145,7 @@ def test_textdiff_has_its_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     config: dict[str, Any] = parsed(capsys, "monuseg", "methods/textdiff")
     model = config["model"]["init_args"]
     assert model["network"]["class_path"] == "lcpdn_pl.models.TextDiff"
+    assert model["network"]["init_args"]["steps"] == [50, 150, 250]
     assert model["loss"]["init_args"] == {"dice_weight": 1.5, "compat": False}
     assert model["optimizer"]["init_args"]["lr"] == 1e-4
     assert model["lr_scheduler"] is None

@@ -1,6 +1,7 @@
 """The command line ``lcpdn``: Lightning's CLI with run folders and strict checkpoints."""
 
 import logging
+import os
 import sys
 import warnings
 from argparse import ArgumentParser
@@ -15,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
@@ -56,6 +58,8 @@ FREE_DATA = {
     "test_strength",
 }
 
+_FOLDER = "LCPDN_RUN_FOLDER"
+
 # Remarks of libraries about things that are so on purpose, or that only their authors can mend.
 _REMARKS = (
     r"Found \d+ module\(s\) in eval mode",
@@ -87,6 +91,7 @@ class LCPDNCLI(LightningCLI):
             trainer_defaults={
                 "precision": None,
                 "enable_model_summary": False,  # RunSummary says more
+                "use_distributed_sampler": False,  # data modules share out their images themselves
             },
             seed_everything_default=0,
             parser_kwargs={
@@ -147,6 +152,17 @@ class LCPDNCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _new_run(self, config: Namespace) -> Path:
+        """The run's folder; of several processes the first one chooses it for all it starts."""
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            os.environ[_FOLDER] = str(self._chosen_folder(config))
+        elif _FOLDER not in os.environ:
+            raise ConfigError(
+                "Processes that were not started by lcpdn itself cannot agree on a new run folder: "
+                "give --run_folder."
+            )
+        return Path(os.environ[_FOLDER])
+
+    def _chosen_folder(self, config: Namespace) -> Path:
         if given := self.config_init[self.subcommand].run_folder:
             if (folder := Path(given)).joinpath(CONFIG).exists():
                 raise ConfigError(

@@ -105,6 +105,17 @@ def test_each_epoch_is_another_permutation() -> None:
     assert list(EpochSampler(20, seed=4)) != epochs[0]
 
 
+@pytest.mark.parametrize(("length", "ranks"), [(20, 2), (7, 3), (2, 5)])
+def test_processes_share_the_draws_out_in_turn(length: int, ranks: int) -> None:
+    alone = list(EpochSampler(length, seed=3))
+    shares = [list(EpochSampler(length, 3, rank, ranks)) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {len(EpochSampler(length, 3, 0, ranks))}
+    together = [draw for turn in zip(*shares, strict=True) for draw in turn]
+    assert together[:length] == alone
+    assert len(together) < length + ranks
+    assert set(together) == set(alone)
+
+
 def test_workers_change_no_draw(samples: pd.DataFrame) -> None:
     def batches(workers: int) -> list[Any]:
         dataset = SegmentationDataset(samples, 16, (255,), None, "native", Augmentation())

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import lightning
@@ -28,6 +28,7 @@ from lcpdn_pl.plotting import Panel, overlay_sheet, save_panels
 from lcpdn_pl.rasters import sixteen_bit
 from lcpdn_pl.tasks.segmentation import RULES, SegmentationTask, resize_logits
 
+Found = TypeVar("Found")
 BINS = 15
 """Ranges of probability in ``reliability.csv``."""
 
@@ -90,9 +91,13 @@ class TestReport(Callback):
 
     def __init__(self, rows: int = 8) -> None:
         self.rows = rows
-        self._results: list[dict[str, Any]] = []
-        self._panels: list[Panel] = []
-        self._seconds: list[float] = []
+        self._start_again()
+
+    def _start_again(self) -> None:
+        """By the image's number: several processes share the images out in turn."""
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._panels: dict[int, Panel] = {}
+        self._seconds: dict[int, float] = {}
         self._bins = torch.zeros(3, BINS, dtype=torch.float64)
 
     def on_test_batch_start(self, *_: Any, **__: Any) -> None:
@@ -109,16 +114,34 @@ class TestReport(Callback):
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
         """Keeps the image's row, its time and, if its turn comes, its panel."""
-        self._seconds.append(time.perf_counter() - self._start)
-        self._results.append(outputs["row"])
+        index = batch_idx * trainer.world_size + trainer.global_rank
+        self._seconds[index] = time.perf_counter() - self._start
+        self._rows[index] = outputs["row"]
         self._bins += probability_bins(outputs["logits"], batch["mask"])
-        count = int(trainer.num_test_batches[0])
-        if batch_idx in np.linspace(0, count - 1, min(self.rows, count)).round():
-            self._panels += panels(batch, outputs["logits"])
+        count = len(trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
+        if index in np.linspace(0, count - 1, min(self.rows, count)).round():
+            (self._panels[index],) = panels(batch, outputs["logits"])
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Writes everything."""
+        """Writes everything, in the first process what all of them have found."""
         assert isinstance(pl_module, SegmentationTask)  # noqa: S101 - the only one with rows
+        rows, shown, seconds = (
+            in_order(trainer, found) for found in (self._rows, self._panels, self._seconds)
+        )
+        bins = in_order(trainer, {trainer.global_rank: self._bins})
+        self._start_again()
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module, rows, shown, seconds, torch.stack(bins).sum(dim=0))
+
+    def _write(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: SegmentationTask,
+        rows: list[dict[str, Any]],
+        shown: list[Panel],
+        seconds: list[float],
+        bins: Tensor,
+    ) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         changes = [] if data.test_reports == "right" else [data.test_reports]
         if data.test_corruption != "none":
@@ -129,13 +152,13 @@ class TestReport(Callback):
         metrics = _metrics_table(trainer.callback_metrics)
         backbones = pl_module.network.describe_backbones()
         caption = "; ".join(f"{part}: {what}" for part, what in backbones.items())
-        title = f"{type(pl_module.network).__name__} on {name}, {len(self._results)} test images"
-        write_whole(folder / "per_image.csv", pd.DataFrame(self._results).to_csv(index=False))
+        title = f"{type(pl_module.network).__name__} on {name}, {len(rows)} test images"
+        write_whole(folder / "per_image.csv", pd.DataFrame(rows).to_csv(index=False))
         write_whole(folder / "metrics.csv", metrics.to_csv(index=False))
         write_whole(folder / "metrics.md", _markdown(metrics, title, caption))
-        save_figure(overlay_sheet(self._panels, title), folder / "overlay.png")
-        save_panels(self._panels, folder / "panels.npz")
-        write_whole(folder / "reliability.csv", _reliability(self._bins).to_csv(index=False))
+        save_figure(overlay_sheet(shown, title), folder / "overlay.png")
+        save_panels(shown, folder / "panels.npz")
+        write_whole(folder / "reliability.csv", _reliability(bins).to_csv(index=False))
         trainable, frozen = pl_module.network.count_parameters()
         facts = {
             "method": pl_module.method,
@@ -148,7 +171,7 @@ class TestReport(Callback):
             "trainable": trainable,
             "frozen": frozen,
             "best_step": pl_module.trained_steps,
-            "seconds_per_image": float(np.median(self._seconds)),
+            "seconds_per_image": float(np.median(seconds)),
             "peak_memory_gib": _peak_memory(pl_module.device),
         }
         write_whole(folder / "facts.json", json.dumps(facts, indent=1) + "\n")
@@ -156,8 +179,6 @@ class TestReport(Callback):
             show_hparams(trainer)
         _print_table(metrics, title, caption)
         Console().print(f"Per-image results, tables and overlay sheet: {folder}", soft_wrap=True)
-        self._results, self._panels, self._seconds = [], [], []
-        self._bins = torch.zeros_like(self._bins)
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -203,11 +224,23 @@ class PredictionWriter(BasePredictionWriter):
         pl_module: lightning.LightningModule,
     ) -> None:
         """Writes the sheet and says where everything is."""
+        if not trainer.is_global_zero:
+            return
         folder = _predict_folder(trainer)
         title = f"{type(pl_module.network).__name__}, predictions"
         save_figure(overlay_sheet(self._panels, title), folder / "overlay.png")
         Console().print(f"Predicted masks and overlay sheet: {folder}", soft_wrap=True)
         self._panels = []
+
+
+def in_order(trainer: lightning.Trainer, found: dict[int, Found]) -> list[Found]:
+    """What all processes have found, in the order of its numbers."""
+    parts = [found]
+    if trainer.world_size > 1:
+        parts = [{} for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(parts, found)
+    together = {number: one for part in parts for number, one in part.items()}
+    return [together[number] for number in sorted(together)]
 
 
 def probability_bins(logits: Tensor, mask: Tensor) -> Tensor:

@@ -5,10 +5,13 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -25,6 +28,10 @@ from lcpdn_pl.commands.grid import STATE, Cell, read_grid
 from lcpdn_pl.errors import ConfigError, RunError
 
 LOG = "log.txt"
+Engine = Literal["local", "ray"]
+Submit = Callable[[Cell, float], Future[bool]]
+_RETRIES = 3
+"""How often Ray starts a cell again whose worker died."""
 
 
 def benchmark(
@@ -33,12 +40,14 @@ def benchmark(
     dry_run: bool = False,
     jobs: int = 1,
     budget: float | None = None,
+    engine: Engine = "local",
 ) -> None:
     """Trains and tests every cell of a grid, each in a run folder of its own.
 
     Finished cells are not run again; one that was killed goes on from its last checkpoint; one
     that fails is listed at the end and the others still run. What a cell printed is in the
-    `log.txt` of its folder. `lcpdn report FOLDER` makes tables of it.
+    `log.txt` of its folder. `lcpdn report FOLDER` makes tables of it. The same command may run
+    more than once at a time: no cell is worked on twice.
 
     Args:
         grid: The grid's YAML file, see configs/benchmark/ for examples.
@@ -46,6 +55,9 @@ def benchmark(
         dry_run: List the cells and how far they are, and run nothing.
         jobs: Cells that run at one time; they share the processor's cores.
         budget: Hours after which no further cell is started.
+        engine: Where cells run: `local`, or `ray`, the running Ray cluster that `ray start` made or
+            `RAY_ADDRESS` names. Its machines share this folder. A cell takes a GPU where there are
+            any, else one core, and is tried again where another worker dies.
 
     Raises:
         ConfigError: If the grid is not as expected, or a folder of its cells is something else.
@@ -61,23 +73,19 @@ def benchmark(
         console.print(_overview(cells))
         return
     failed: dict[str, str] = {}
-    end = time.monotonic() + 3600 * (budget if budget is not None else float("inf"))
-    with _progress_bar(console) as progress:
+    end = time.time() + 3600 * (budget if budget is not None else float("inf"))
+    where = _ray_cluster() if engine == "ray" else _threads(jobs)
+    with _progress_bar(console) as progress, where as submit:
         task = progress.add_task("cells", total=len(cells), completed=len(cells) - len(left))
-        with ThreadPoolExecutor(jobs) as pool:
-            futures = {pool.submit(_run, cell, jobs, end): cell for cell in left}
-            try:
-                for future in as_completed(futures):
-                    cell, trouble = futures[future], future.exception()
-                    if trouble is not None:
-                        failed[cell.name] = str(trouble)
-                        progress.print(f"{cell.name}: FAILED. {trouble}")
-                    elif future.result():
-                        progress.print(f"{cell.name}: done in {_minutes(cell)}")
-                    progress.advance(task)
-            except KeyboardInterrupt:
-                pool.shutdown(cancel_futures=True)
-                raise
+        futures = {submit(cell, end): cell for cell in left}
+        for future in as_completed(futures):
+            cell, trouble = futures[future], future.exception()
+            if trouble is not None:
+                failed[cell.name] = str(trouble)
+                progress.print(f"{cell.name}: FAILED. {trouble}")
+            elif future.result():
+                progress.print(f"{cell.name}: done in {_minutes(cell)}")
+            progress.advance(task)
     waiting = sum(not cell.done() for cell in cells) - len(failed)
     if waiting:
         console.print(
@@ -88,34 +96,97 @@ def benchmark(
         raise RunError(f"{len(failed)} of {len(cells)} cells failed: {listed}")
 
 
+@contextmanager
+def _threads(jobs: int) -> Iterator[Submit]:
+    """Yields what submits a cell to this machine."""
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield lambda cell, end: pool.submit(_run, cell, jobs, end)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _ray_cluster() -> Iterator[Submit]:
+    """Yields what submits a cell to a Ray cluster."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "--engine ray needs Ray, which is not installed: pip install 'lcpdn_pl[ray]'."
+        ) from error
+    try:
+        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False)
+    except ConnectionError as error:
+        raise ConfigError(
+            f"--engine ray found no Ray cluster ({error}). Start one with `ray start --head`, or "
+            "name it in RAY_ADDRESS."
+        ) from error
+    place = Path.cwd()
+    variables = {key: value for key, value in os.environ.items() if key.startswith("LCPDN_")}
+
+    def run_there(cell: Cell, end: float) -> bool:
+        os.chdir(place)
+        os.environ.update(variables)
+        return _run(cell, 1, end)
+
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = int(resources.get("GPU", 0) > 0)
+    remote = ray.remote(max_retries=_RETRIES, num_gpus=gpus, num_cpus=1 - gpus)(run_there)
+    try:
+        yield lambda cell, end: remote.remote(cell, end).future()
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[list[int]]:
+    """Holds a cell while no other process does.
+
+    Yields the lock's file, which the runs of the cell inherit: one that outlives its parent keeps
+    the cell until it ends.
+    """
+    if sys.platform == "win32":
+        yield []
+        return
+    import fcntl  # not there on Windows
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield [lock.fileno()]
+
+
 def _run(cell: Cell, jobs: int, end: float) -> bool:
     """Does what is left of a cell; false if its turn comes too late."""
-    if time.monotonic() > end:
+    if time.time() > end:
         return False
-    progress = cell.read()
-    if not progress.fitted:
-        last = cell.folder / "last.ckpt"
-        if last.is_file():
-            arguments = ["--ckpt_path", str(last)]
-        else:
-            shutil.rmtree(cell.folder, ignore_errors=True)
-            arguments = ["--run_folder", str(cell.folder), *cell.fit]
-        cell.write(progress)
-        seconds = _lcpdn(cell, jobs, "fit", arguments)
-        spent = progress.seconds.get("fit", 0) + seconds
-        progress = replace(progress, fitted=True, seconds=progress.seconds | {"fit": spent})
-        cell.write(progress)
-    for label, arguments in cell.tests.items():
-        if label not in progress.tested:
-            best = ["--ckpt_path", str(cell.folder / "best.ckpt")]
-            seconds = _lcpdn(cell, jobs, "test", [*best, *arguments])
-            progress.tested[label] = arguments
-            progress.seconds[label] = seconds
+    with _held(cell.folder) as files:
+        progress = cell.read()
+        if not progress.fitted:
+            last = cell.folder / "last.ckpt"
+            if last.is_file():
+                arguments = ["--ckpt_path", str(last)]
+            else:
+                shutil.rmtree(cell.folder, ignore_errors=True)
+                arguments = ["--run_folder", str(cell.folder), *cell.fit]
             cell.write(progress)
+            seconds = _lcpdn(cell, jobs, files, "fit", arguments)
+            spent = progress.seconds.get("fit", 0) + seconds
+            progress = replace(progress, fitted=True, seconds=progress.seconds | {"fit": spent})
+            cell.write(progress)
+        for label, arguments in cell.tests.items():
+            if label not in progress.tested:
+                best = ["--ckpt_path", str(cell.folder / "best.ckpt")]
+                seconds = _lcpdn(cell, jobs, files, "test", [*best, *arguments])
+                progress.tested[label] = arguments
+                progress.seconds[label] = seconds
+                cell.write(progress)
     return True
 
 
-def _lcpdn(cell: Cell, jobs: int, subcommand: str, arguments: list[str]) -> float:
+def _lcpdn(cell: Cell, jobs: int, files: list[int], subcommand: str, arguments: list[str]) -> float:
     """Runs one ``lcpdn`` with its output in the cell's log; returns the seconds that it took."""
     environment = dict(os.environ)
     if jobs > 1:
@@ -130,6 +201,7 @@ def _lcpdn(cell: Cell, jobs: int, subcommand: str, arguments: list[str]) -> floa
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=environment,
+            pass_fds=files,
             check=False,
         ).returncode
     if status:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lcpdn_pl.data.corruptions import Corruption
 from lcpdn_pl.data.dataset import EpochSampler, Sample, SegmentationDataset, WithUnlabelled
@@ -144,7 +144,7 @@ class SegmentationDataModule(DataModule):
         samples = self.samples[self.samples["split"] == "train"]
         augmentation = None if self.augment == "none" else Augmentation(self.augment)
         dataset = self._dataset(samples, self.mask_rule, augmentation)
-        sampler = EpochSampler(len(dataset), run_seed())
+        sampler = EpochSampler(len(dataset), run_seed(), *self._share())
         if self.unlabelled is None:
             return self._loader(dataset, self.batch_size, sampler)
         unlabelled = self.samples[self.samples["split"] == "unlabelled"]
@@ -213,6 +213,12 @@ class SegmentationDataModule(DataModule):
             shuffled[index] = reports[source]
         return shuffled
 
+    def _share(self) -> tuple[int, int]:
+        """Number of this process, and how many there are."""
+        return (
+            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        )
+
     def _dataset(
         self,
         samples: pd.DataFrame,
@@ -224,12 +230,16 @@ class SegmentationDataModule(DataModule):
         )
 
     def _loader(
-        self, dataset: Dataset[Sample], batch_size: int, sampler: EpochSampler | None = None
+        self,
+        dataset: SegmentationDataset | WithUnlabelled,
+        batch_size: int,
+        sampler: EpochSampler | None = None,
     ) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=sampler,
+            # In order, each image in one process alone: none is counted twice.
+            sampler=sampler or range(self._share()[0], len(dataset), self._share()[1]),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )

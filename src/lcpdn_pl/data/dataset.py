@@ -1,6 +1,8 @@
 """Samples as the tasks see them, and the order in which an epoch draws them."""
 
+import math
 from collections.abc import Collection, Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -142,16 +144,22 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """Shuffled rows with an augmentation seed each; epoch and seed decide both.
 
     Nothing depends on what was drawn before, so a resumed run draws what an uninterrupted one
-    would have drawn, with any number of workers.
+    would have drawn, with any number of workers. Of several processes that train together each
+    takes every so manieth draw, so that their batches are those of one process with their sum as
+    batch size; where the rows cannot be shared out evenly, the epoch's first come once more.
 
     Args:
         length: Number of rows.
         seed: Seed of the run.
+        rank: Number of this process.
+        ranks: How many processes train together.
     """
 
-    def __init__(self, length: int, seed: int) -> None:
+    def __init__(self, length: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
         self.length = length
         self.seed = seed
+        self.rank = rank
+        self.ranks = ranks
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -159,10 +167,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return math.ceil(self.length / self.ranks)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self.length).tolist()
         seeds = rng.integers(2**31, size=self.length).tolist()
-        return iter(list(zip(order, seeds, strict=True)))
+        draws = cycle(zip(order, seeds, strict=True))
+        return islice(draws, self.rank, len(self) * self.ranks, self.ranks)

@@ -118,7 +118,16 @@ class ImagePool(DataModule):
             self.samples = samples
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """Random crops, batches [B, 3, side, side] in [-1, 1]."""
+        """Random crops, batches [B, 3, side, side] in [-1, 1].
+
+        Raises:
+            ConfigError: If several processes were to train together.
+        """
+        if self.trainer is not None and self.trainer.world_size > 1:
+            raise ConfigError(
+                f"Pretraining runs in one process, found {self.trainer.world_size}: set "
+                "trainer.devices to 1."
+            )
         samples = self._split("train")
         sampler = CropSampler(
             [np.asarray(rows) for rows in samples.groupby("source", sort=False).indices.values()],

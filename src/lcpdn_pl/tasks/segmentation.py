@@ -131,6 +131,9 @@ class SegmentationTask(Task):
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},
             on_step=False,
             on_epoch=True,
+            # Not in training: the progress bar of the first process alone would wait for the others
+            # for ever. Of several processes' training losses, logged are the first one's.
+            sync_dist=stage == "val",
             batch_size=len(batch["name"]),
         )
         return logits, terms["loss"]
