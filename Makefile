@@ -21,7 +21,7 @@ demo: setup ## Train LCPDN on phantom images, test it, leave a TensorBoard run a
 	@echo "Curves and sheets: $(BIN)/tensorboard --logdir runs"
 
 test: setup ## Run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 lint: setup ## Check style and format
 	$(BIN)/ruff check .

@@ -15,6 +15,9 @@ from diffusers import UNet2DModel
 from PIL import Image
 from transformers import BertConfig, BertModel, BertTokenizer
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # there are as many of them as cores
+    torch.set_num_threads(1)
+
 REAL_DATA = Path(__file__).parents[2] / "shared" / "datasets"
 
 TreeMaker = Callable[..., Path]

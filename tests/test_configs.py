@@ -103,8 +103,8 @@ def test_floors_replace_the_network_and_the_rate_alone(
 @pytest.mark.parametrize("data", ["monuseg", "qata_cov19", "mosmed_plus"])
 def test_the_floor_reads_no_report(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Options that LCPDN and the U-Net share are not left from the file before."""
-    network = parsed(capsys, data, "methods/unet")["model"]["init_args"]["network"]
-    assert network["init_args"] == {
+    config: dict[str, Any] = parsed(capsys, data, "methods/unet")
+    assert config["model"]["init_args"]["network"]["init_args"] == {
         "widths": [32, 64, 128, 256, 512],
         "dropout": 0.2,
         "report_places": False,

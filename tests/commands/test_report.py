@@ -64,6 +64,16 @@ def test_report_of_runs(runs: Path, tmp_path: Path) -> None:
             assert min(picture.size) > 200
 
 
+def test_runs_without_pictures_are_in_the_tables(runs: Path, tmp_path: Path) -> None:
+    for name in "abc":
+        (runs / name / "test/monuseg/panels.npz").unlink()
+    out = tmp_path / "report"
+    main(["report", str(runs), "--out", str(out)])
+    assert "| **lcpdn** |" in (out / "results.md").read_text()
+    assert (out / "report.html").read_text().count("<img ") == 3
+    assert not (out / "panels_monuseg.png").exists()
+
+
 def test_nothing_is_written_without_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +48,7 @@ def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
 
     Runs of one method that differ in a setting of their model are rows of their own, named after
     that setting. Draws of MoNuSeg's training images count as seeds. What no run tells is written
-    as missing.
+    as missing; a run whose pictures were removed is in the tables alone.
 
     Args:
         runs: Folders that hold run folders, at any depth.
@@ -129,7 +129,10 @@ def _drawn(draw: Callable[[pd.DataFrame], Figure], table: pd.DataFrame, path: Pa
 
 
 def _panel_figures(data: str, first: Mapping[str, Result], out: Path) -> dict[str, Path]:
-    panels = {label: load_panels(result.test / "panels.npz") for label, result in first.items()}
+    files = {label: result.test / "panels.npz" for label, result in first.items()}
+    panels = {label: load_panels(file) for label, file in files.items() if file.is_file()}
+    if not panels:
+        return {}
     name = data.replace(", ", "_")
     figures = {}
     for kind, caption in (("panels", "predictions"), ("errors", "errors")):
@@ -164,7 +167,7 @@ def _tables(data: str, group: Sequence[Result], table: pd.DataFrame) -> dict[str
 
 
 def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list[dict[str, str]]:
-    published = pd.read_csv(str(files(__package__).joinpath("published.csv")))
+    published = pd.read_csv(str(resources.files(__package__).joinpath("published.csv")))
     published = published[published["data"] == data].set_index("method")
     images = image_means(group, "compat")
     best = str(images.mean().idxmax())
