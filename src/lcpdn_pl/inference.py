@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,8 @@ from lcpdn_pl.restore import restore
 from lcpdn_pl.tasks import SegmentationTask
 from lcpdn_pl.tiling import Tiling
 
+NUCLEI = "nuclei"
+"""Name of the network that comes with this package."""
 OVERLAP = 0.25
 """Share of a tile's side by which tiles overlap at least."""
 
@@ -300,11 +303,13 @@ def _mirrored(patch: NDArray[np.uint8], tile: tuple[int, int]) -> NDArray[np.uin
     return np.asarray(padded, np.uint8)
 
 
-def load(checkpoint: Path | str, device: str | None = None) -> Segmenter:
+def load(checkpoint: Path | str = NUCLEI, device: str | None = None) -> Segmenter:
     """Loads a trained network to segment images with.
 
     Args:
-        checkpoint: A checkpoint in its run folder, such as ``runs/monuseg/lcpdn/STAMP/best.ckpt``.
+        checkpoint: A checkpoint in its run folder, such as ``runs/monuseg/lcpdn/STAMP/best.ckpt``,
+            or ``nuclei``, the network that comes with this package (stained tissue at 40x),
+            see ``shipped/nuclei/README.md``.
         device: See :class:`Segmenter`.
 
     Raises:
@@ -312,7 +317,10 @@ def load(checkpoint: Path | str, device: str | None = None) -> Segmenter:
             segmentation network.
         ConfigError: If there is no such device.
     """
-    task, data = restore(Path(checkpoint))
+    path = Path(checkpoint)
+    if str(checkpoint) == NUCLEI and not path.exists():
+        path = Path(str(files("lcpdn_pl").joinpath("shipped", NUCLEI, "best.ckpt")))
+    task, data = restore(path)
     if not isinstance(task, SegmentationTask) or not isinstance(data, SegmentationDataModule):
         raise CheckpointError(
             f"{checkpoint} is of {type(task).__name__}; expected that of a segmentation run."

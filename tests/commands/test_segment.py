@@ -156,13 +156,20 @@ def test_disk_space_is_checked(
 
 def test_what_must_be_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(write_image(Path("a.png"), 20, 20))
-    for arguments, expected in (
-        (["--report", ""], "give --ckpt, for example"),
-        (["--ckpt", str(run / "last.ckpt")], 'Give --report "..."'),
-    ):
-        with pytest.raises(SystemExit):
-            main(["segment", path, *arguments])
-        assert expected in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["segment", path, "--ckpt", str(run / "last.ckpt")])
+    assert 'Give --report "..."' in capsys.readouterr().err
+
+
+def test_the_shipped_network_is_what_is_used_without_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(write_image(Path("a.png"), 60, 60))
+    main(["segment", path, "--report", "purple nuclei"])
+    assert "Network: nuclei in stained tissue, as shipped" in capsys.readouterr().out
+    found = lcpdn_pl.load("nuclei").segment(path, "purple nuclei")
+    assert np.array_equal(read(Path("segmented/a_mask.png")) // 255, found.mask)
 
 
 def test_volumes(run: Path) -> None:

@@ -16,7 +16,7 @@ from rich.progress import Progress as ProgressBar
 
 from lcpdn_pl.data.pictures import Picture, open_picture
 from lcpdn_pl.errors import ConfigError
-from lcpdn_pl.inference import OVERLAP, Band, load
+from lcpdn_pl.inference import NUCLEI, OVERLAP, Band, load
 from lcpdn_pl.plotting import PREDICTION, overlay
 from lcpdn_pl.rasters import RowFile, bands, raster_suffix, sixteen_bit, write_raster
 
@@ -40,7 +40,7 @@ class _Job:
 def segment(
     images: Sequence[Path],
     report: str | None = None,
-    ckpt: Path | None = None,
+    ckpt: Path = Path(NUCLEI),
     out: Path = Path("segmented"),
     tile: int | None = None,
     overlap: float = OVERLAP,
@@ -66,7 +66,8 @@ def segment(
     Args:
         images: Files to segment.
         report: Report of these images; `""` for none.
-        ckpt: Checkpoint in its run folder, as `lcpdn fit` left it.
+        ckpt: Checkpoint in its run folder, as `lcpdn fit` left it; `nuclei` comes with the package
+            and is for stained tissue at 40x, with `--tile 1000`.
         out: Folder to write into.
         tile: Side of overlapping tiles in pixels of the image; by default it is taken whole.
         overlap: Share of their side by which tiles overlap at least.
@@ -82,11 +83,6 @@ def segment(
         DataError: If an image cannot be read.
         CheckpointError: If the checkpoint cannot be used.
     """
-    if ckpt is None:
-        raise ConfigError(
-            "lcpdn segment needs a trained network: give --ckpt, for example "
-            "runs/monuseg/lcpdn/STAMP/best.ckpt; lcpdn fit prints the path when it ends."
-        )
     if report is None:
         raise ConfigError('Give --report "..." with what the report says, or --report "" for none.')
 
@@ -101,6 +97,8 @@ def segment(
     out.mkdir(parents=True, exist_ok=True)
     _check_room(jobs, out)
     console = Console(soft_wrap=True, highlight=False)
+    if ckpt == Path(NUCLEI):
+        console.print("Network: nuclei in stained tissue, as shipped. --ckpt takes another one.")
     with _progress_bar(console) as progress:
         everything = progress.add_task("images", total=len(jobs))
         for job, tiling in zip(jobs, tilings, strict=True):
