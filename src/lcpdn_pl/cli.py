@@ -36,6 +36,7 @@ from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, ConfigError, LCPDNError
 from lcpdn_pl.restore import run_config
 from lcpdn_pl.tasks import SegmentationTask, Task
+from lcpdn_pl.trust import ALLOW, refuse_foreign_code
 
 # What may differ from the run that made a checkpoint: where data lie, how they are loaded, how
 # much memory and time a pass takes, what a test does with them. All else of the model and of its
@@ -97,7 +98,8 @@ class LCPDNCLI(LightningCLI):
             parser_kwargs={
                 "prog": "lcpdn",
                 "version": __version__,
-                "epilog": f"further commands: {', '.join(COMMANDS)}; lcpdn COMMAND --help explains",
+                "epilog": f"further commands: {', '.join(COMMANDS)}; lcpdn COMMAND --help "
+                "explains. --allow_code lets a configuration name classes of any package.",
             },
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -295,8 +297,15 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: With one message, if the user's data, weights or arguments are wrong.
     """
     _quieten()
-    args = sys.argv[1:] if args is None else args
+    args = list(sys.argv[1:] if args is None else args)
+    if "--allow_code" in args:
+        args.remove("--allow_code")
+        os.environ[ALLOW] = "1"
     try:
+        for argument in args:
+            file = Path(argument.partition("=")[2] or argument)
+            if file.suffix in (".yaml", ".yml", ".json") and file.is_file():
+                refuse_foreign_code(file)
         if args and args[0] in COMMANDS:
             _run_command(*args)
         else:

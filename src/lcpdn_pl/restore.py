@@ -10,6 +10,7 @@ from lcpdn_pl.callbacks import CONFIG
 from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError
 from lcpdn_pl.tasks import Task
+from lcpdn_pl.trust import refuse_foreign_code
 
 
 def run_config(checkpoint: Path) -> Path:
@@ -17,6 +18,7 @@ def run_config(checkpoint: Path) -> Path:
 
     Raises:
         CheckpointError: If one of the two files is missing.
+        ConfigError: If it names code of other packages, see :mod:`lcpdn_pl.trust`.
     """
     config = checkpoint.with_name(CONFIG)
     for file in (checkpoint, config):
@@ -25,6 +27,7 @@ def run_config(checkpoint: Path) -> Path:
                 f"{file} does not exist; expected a checkpoint in its run folder, beside the "
                 f"{CONFIG} that lcpdn fit wrote. Move the whole run folder, not one file of it."
             )
+    refuse_foreign_code(config)
     return config
 
 
@@ -40,6 +43,7 @@ def restore(checkpoint: Path) -> tuple[Task, DataModule]:
     Raises:
         CheckpointError: If one of the two files is missing or unreadable, or they do not belong
             together.
+        ConfigError: If the configuration names code of other packages.
     """
     file = run_config(checkpoint)
     parser = ArgumentParser(exit_on_error=False)
