@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
@@ -58,6 +59,11 @@ FREE_DATA = {
     "test_corruption",
     "test_strength",
 }
+
+_UNSAID = ("litlogger", "Detected KeyboardInterrupt")
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of any program that is ended by it."""
 
 _FOLDER = "LCPDN_RUN_FOLDER"
 
@@ -177,6 +183,21 @@ class LCPDNCLI(LightningCLI):
             config.default_root_dir or "runs", self.datamodule.name, self.model.method, stamp
         )
 
+    def fit(self, **kwargs: Any) -> None:
+        """Runs ``Trainer.fit``; says how to go on where it was interrupted."""
+        try:
+            self.trainer.fit(**kwargs)
+        except SystemExit:
+            if (
+                self.trainer.state.status == TrainerStatus.INTERRUPTED
+                and self.trainer.is_global_zero
+            ):
+                last = Path(self.trainer.default_root_dir, "last.ckpt")
+                remedy = f"lcpdn fit --ckpt_path {last}" if last.is_file() else "the same command"
+                _complain(f"stopped. Go on with: {remedy}")
+                raise SystemExit(INTERRUPTED) from None
+            raise
+
     def test(self, **kwargs: Any) -> None:
         """Runs ``Trainer.test``; the report prints the table."""
         self._refuse_pretraining()
@@ -265,7 +286,7 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", remark)
     disable_progress_bar()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage()
+        lambda record: not any(part in record.getMessage() for part in _UNSAID)
     )
 
 
@@ -294,7 +315,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: Arguments without the program's name; ``None`` takes those of the process.
 
     Raises:
-        SystemExit: With one message, if the user's data, weights or arguments are wrong.
+        SystemExit: With one message, if the user's data, weights or arguments are wrong, or 130 if
+            the user stopped it.
     """
     _quieten()
     args = list(sys.argv[1:] if args is None else args)
@@ -314,5 +336,12 @@ def main(args: Sequence[str] | None = None) -> None:
         message = _message(error)
         if message is None:
             raise
-        Console(stderr=True, soft_wrap=True).print(f"lcpdn: {message}", markup=False, style="red")
+        _complain(message)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        _complain("stopped.")
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"lcpdn: {message}", markup=False, style="red")

@@ -21,7 +21,7 @@ class WeightsError(LCPDNError):
 
 
 class RunError(LCPDNError):
-    """Runs of a grid failed."""
+    """A run cannot go on, or runs of a grid failed."""
 
 
 class CheckpointError(LCPDNError):

@@ -1,5 +1,6 @@
 """The task: what is trained, what is scored, what a checkpoint holds."""
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -7,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lcpdn_pl.backbones.base import FrozenBackbone
 from lcpdn_pl.data.dataset import Batch
-from lcpdn_pl.errors import CheckpointError
+from lcpdn_pl.errors import CheckpointError, RunError
 from lcpdn_pl.models import LCPDN
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.tasks import SegmentationTask
+from lcpdn_pl.tasks.segmentation import BAD_BATCH
 from lcpdn_pl.tasks.turns import mean_over_turns
+from tests.conftest import quiet_trainer
 
 
 class Bright(Network):
@@ -150,6 +154,27 @@ def test_checkpoint_of_another_backbone_or_network_is_refused() -> None:
     checkpoint["state_dict"]["network.extra"] = checkpoint["state_dict"].pop("network.scale")
     with pytest.raises(CheckpointError, match=r"missing \['network.scale'\].*\['network.extra'\]"):
         task.on_load_checkpoint(checkpoint)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_batch(tmp_path: Path) -> None:
+    good, bad = torch.rand(1, 3, 8, 8), torch.full((1, 3, 8, 8), torch.nan)
+    batches: list[Batch] = [
+        {"image": image, "mask": torch.ones(1, 8, 8).long(), "text": [""], "name": [name]}
+        for image, name in ((good, "fine"), (bad, "broken"))
+    ]
+    task = SegmentationTask(Bright())
+    before = task.network.scale.detach().clone()
+    trainer = quiet_trainer(tmp_path, max_epochs=1)
+    with pytest.raises(
+        RunError, match=r"loss of step 1 is nan: .* images were broken; their batch"
+    ):
+        trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    kept = torch.load(tmp_path / BAD_BATCH, weights_only=True)
+    assert kept["name"] == ["broken"]
+    assert kept["image"].isnan().all()
+    after = network.scale.item()
+    assert np.isfinite(after)
+    assert after != before  # the step before it
 
 
 def test_test_turns_average_over_the_turns_of_each_image() -> None:

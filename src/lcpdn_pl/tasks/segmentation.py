@@ -1,6 +1,8 @@
 """The LightningModule that trains, tests and applies any segmentation network."""
 
-from typing import Any
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from jsonargparse import lazy_instance  # type: ignore[attr-defined]
@@ -12,7 +14,8 @@ from torch.nn import functional as F
 from lcpdn_pl.backbones.base import frozen_backbones
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.data.masks import resize_mask
-from lcpdn_pl.errors import CheckpointError
+from lcpdn_pl.errors import CheckpointError, RunError
+from lcpdn_pl.files import write_whole
 from lcpdn_pl.losses import DiceCELoss, SegmentationLoss
 from lcpdn_pl.metrics import SegmentationScore, dice_iou, image_counts
 from lcpdn_pl.models import NETWORKS, Network
@@ -21,6 +24,8 @@ from lcpdn_pl.tasks.turns import mean_over_turns
 
 RULES = ("compat", "native")
 """Mask rules that a test scores by, see :func:`lcpdn_pl.data.masks.resize_mask`."""
+BAD_BATCH = "bad_batch.pt"
+"""File in the run folder with the batch whose loss was not finite."""
 STATES = {"state_dict", "current_model_state"}
 """Where a checkpoint holds weights; the latter beside averaged ones, see Lightning's
 ``EMAWeightAveraging``."""
@@ -100,13 +105,31 @@ class SegmentationTask(Task):
         return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
 
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
-        """One step; logs its loss, each term's mean over the epoch and the learning rate."""
+        """One step; logs its loss, each term's mean over the epoch and the learning rate.
+
+        Raises:
+            RunError: If the loss is not finite, before anything is learnt from it.
+        """
         optimizer = self.optimizers()
         self.log("lr", optimizer.param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
         _, loss = self._step("train", batch)
+        if not loss.isfinite():
+            self._give_up(batch, loss.item())
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         self.log("train/step_loss", loss.detach(), batch_size=1)
         return loss
+
+    def _give_up(self, batch: Batch, loss: float) -> NoReturn:
+        folder = Path(self.trainer.default_root_dir)
+        content = BytesIO()
+        torch.save(dict(batch), content)
+        write_whole(folder / BAD_BATCH, content.getvalue())
+        raise RunError(
+            f"The loss of step {self.global_step} is {loss}: expected a finite number. The images "
+            f"were {', '.join(batch['name'])}; their batch is in {folder / BAD_BATCH}. Look at it, "
+            "or lower the learning rate. The run's checkpoints are from before; "
+            f"lcpdn fit --ckpt_path {folder / 'last.ckpt'} goes on from the last one."
+        )
 
     def validation_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Scores a batch; returns its logits for the callbacks."""
