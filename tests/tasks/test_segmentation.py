@@ -162,13 +162,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_batch(tmp_path: Pa
         {"image": image, "mask": torch.ones(1, 8, 8).long(), "text": [""], "name": [name]}
         for image, name in ((good, "fine"), (bad, "broken"))
     ]
-    task = SegmentationTask(Bright())
-    before = task.network.scale.detach().clone()
+    network = Bright()
+    before = network.scale.item()
     trainer = quiet_trainer(tmp_path, max_epochs=1)
-    with pytest.raises(
-        RunError, match=r"loss of step 1 is nan: .* images were broken; their batch"
-    ):
-        trainer.fit(task, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    with pytest.raises(RunError, match=r"loss of step 1 is nan: .* images were broken; their"):
+        trainer.fit(SegmentationTask(network), DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     kept = torch.load(tmp_path / BAD_BATCH, weights_only=True)
     assert kept["name"] == ["broken"]
     assert kept["image"].isnan().all()
