@@ -451,3 +451,24 @@ def test_precision_is_chosen_for_the_accelerator(monkeypatch: pytest.MonkeyPatch
     assert _precision("cpu") == "32-true"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert _precision("auto") == "32-true"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ],
+)
+def test_out_of_memory_names_what_to_lower(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lcpdn_pl.cli._run_command", full)
+    with pytest.raises(SystemExit) as stopped:
+        main(["segment"])
+    assert stopped.value.code == 1
+    assert "out of memory. Lower data.batch_size" in capsys.readouterr().err

@@ -62,6 +62,13 @@ FREE_DATA = {
 
 _UNSAID = ("litlogger", "Detected KeyboardInterrupt")
 
+_NO_MEMORY = "can't allocate memory"  # a RuntimeError of torch's on a CPU
+_LESS_MEMORY = (
+    "out of memory. Lower data.batch_size or data.image_size, or let LCPDN take one noise level at a "
+    "time: --model.network.step_batch 1 --model.network.gradient_checkpointing true. lcpdn segment "
+    "takes a smaller --tile. Nothing that was written before is lost."
+)
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of any program that is ended by it."""
 
@@ -304,6 +311,8 @@ def _run_command(name: str, *args: str) -> None:
 def _message(error: BaseException | None) -> str | None:
     """Our own message, also where a constructor's error was wrapped by the parser."""
     while error is not None and not isinstance(error, LCPDNError):
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY in str(error):
+            return _LESS_MEMORY
         error = error.__cause__ or error.__context__
     return None if error is None else str(error)
 
