@@ -65,8 +65,8 @@ _UNSAID = ("litlogger", "Detected KeyboardInterrupt")
 _NO_MEMORY = "can't allocate memory"  # a RuntimeError of torch's on a CPU
 _LESS_MEMORY = (
     "out of memory. Lower data.batch_size or data.image_size, or let LCPDN take one noise level at "
-    "a time: --model.network.step_batch 1 --model.network.gradient_checkpointing true. lcpdn segment "
-    "takes a smaller --tile. Nothing that was written before is lost."
+    "a time: --model.network.step_batch 1 --model.network.gradient_checkpointing true. lcpdn "
+    "segment takes a smaller --tile. Nothing that was written before is lost."
 )
 
 INTERRUPTED = 130
