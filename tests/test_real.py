@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+import lcpdn_pl
 from lcpdn_pl.backbones.weights import DDPM_SMALL
 from lcpdn_pl.cli import main
 from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
+from lcpdn_pl.data.images import read_mask
 from lcpdn_pl.data.pool import pixel_hash
 from lcpdn_pl.data.protocols import read_protocol
 
@@ -94,3 +97,16 @@ def test_the_denoiser_saw_no_test_image(real_data: Path) -> None:
         split = {"train": "Train_Folder", "val": "Val_Folder"}[str(row.split)]
         path = real_data / str(row.source) / split / "img" / str(row.name)
         assert pixel_hash(path) == row.pixels_sha256
+
+
+def test_the_shipped_network_finds_nuclei(real_data: Path) -> None:
+    data = MoNuSeg(str(real_data / "MoNuSeg"))
+    segmenter = lcpdn_pl.load("nuclei")
+    samples = data.read_samples()
+    scores = []
+    for row in samples[samples["split"] == "val"].itertuples():
+        found = segmenter.segment(str(row.image), str(row.text))
+        mask = read_mask(Path(str(row.mask)), (255,), None)
+        scores.append(2 * (found.mask & mask).sum() / (found.mask.sum() + mask.sum()))
+    assert len(scores) == 6
+    assert np.mean(scores) > 0.72
