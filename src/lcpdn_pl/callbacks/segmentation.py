@@ -26,7 +26,7 @@ from lcpdn_pl.files import save_figure, write_whole
 from lcpdn_pl.metrics import IGNORE
 from lcpdn_pl.plotting import Panel, overlay_sheet, save_panels
 from lcpdn_pl.rasters import sixteen_bit
-from lcpdn_pl.tasks.segmentation import RULES, SegmentationTask, resize_logits
+from lcpdn_pl.tasks.segmentation import RULES, SegmentationTask, by_rule
 
 Found = TypeVar("Found")
 BINS = 15
@@ -81,9 +81,9 @@ class TestReport(Callback):
 
     Into ``<run folder>/test/<data>/`` go ``per_image.csv``, ``metrics.csv``, ``metrics.md``,
     ``overlay.png`` and, for ``lcpdn report``, ``panels.npz`` (what the sheet shows),
-    ``reliability.csv`` (how much of what has a probability is foreground) and ``facts.json``
-    (parameters, step, time and memory); a test with other reports, of images made worse or by
-    the mean over turns gets a folder of its own.
+    ``reliability.csv`` (how much of what has a probability is foreground, by the mask rule of
+    training) and ``facts.json`` (parameters, step, time and memory); a test with other reports, of
+    images made worse or by the mean over turns gets a folder of its own.
 
     Args:
         rows: Images on the overlay sheet, evenly spread over the test split.
@@ -117,7 +117,8 @@ class TestReport(Callback):
         index = batch_idx * trainer.world_size + trainer.global_rank
         self._seconds[index] = time.perf_counter() - self._start
         self._rows[index] = outputs["row"]
-        self._bins += probability_bins(outputs["logits"], batch["mask"])
+        rule = trainer.datamodule.mask_rule  # type: ignore[attr-defined]
+        self._bins += probability_bins(*by_rule(rule, outputs["logits"], batch["mask"]))
         count = len(trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
         if index in np.linspace(0, count - 1, min(self.rows, count)).round():
             (self._panels[index],) = panels(batch, outputs["logits"])
@@ -243,18 +244,19 @@ def in_order(trainer: lightning.Trainer, found: dict[int, Found]) -> list[Found]
     return [together[number] for number in sorted(together)]
 
 
-def probability_bins(logits: Tensor, mask: Tensor) -> Tensor:
+def probability_bins(logits: Tensor, target: Tensor) -> Tensor:
     """Counts pixels by their foreground probability, in :data:`BINS` equal ranges of it.
 
     Args:
-        logits: [1, 2, H, W] at the network's size.
-        mask: [1, H', W'] at its own size, at which pixels are counted; 255 is ignored.
+        logits: [1, 2, H, W].
+        target: [1, H, W]; 255 is ignored.
 
     Returns:
         [3, BINS] of float64: pixels, sum of their probabilities, foreground pixels.
     """
-    probability = resize_logits(logits, mask).softmax(dim=1)[:, 1][mask != IGNORE].double().cpu()
-    foreground = (mask[mask != IGNORE] == 1).double().cpu()
+    valid = target != IGNORE
+    probability = logits.float().softmax(dim=1)[:, 1][valid].double().cpu()
+    foreground = (target[valid] == 1).double().cpu()
     index = (probability * BINS).long().clamp(max=BINS - 1)
     weights = (torch.ones_like(probability), probability, foreground)
     return torch.stack([torch.bincount(index, weight, BINS) for weight in weights])
