@@ -118,7 +118,7 @@ def _general_figures(
             figures[f"{caption}: mean over seeds, and their range"] = path
     if bins:
         caption = (
-            "Reliability: how much of what has a probability is foreground, by training's rule"
+            "Reliability: how much of what has a probability is foreground, as trained"
         )
         path = out / "reliability.png"
         figures[caption] = _drawn(reliability, pd.concat(bins), path)
