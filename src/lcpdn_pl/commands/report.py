@@ -117,9 +117,7 @@ def _general_figures(
             save_figure(score_curves(scores, axis), path)
             figures[f"{caption}: mean over seeds, and their range"] = path
     if bins:
-        caption = (
-            "Reliability: how much of what has a probability is foreground, as trained"
-        )
+        caption = "Reliability: how much of what has a probability is foreground, as trained"
         path = out / "reliability.png"
         figures[caption] = _drawn(reliability, pd.concat(bins), path)
     return figures
