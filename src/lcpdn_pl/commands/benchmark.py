@@ -47,7 +47,7 @@ def benchmark(
     Finished cells are not run again; one that was killed goes on from its last checkpoint; one
     that fails is listed at the end and the others still run. What a cell printed is in the
     `log.txt` of its folder. `lcpdn report FOLDER` makes tables of it. The same command may run
-    more than once at a time: no cell is worked on twice.
+    more than once at a time: no cell is worked on twice (but on Windows).
 
     Args:
         grid: The grid's YAML file, see configs/benchmark/ for examples.
@@ -57,7 +57,7 @@ def benchmark(
         budget: Hours after which no further cell is started.
         engine: Where cells run: `local`, or `ray`, the running Ray cluster that `ray start` made or
             `RAY_ADDRESS` names. Its machines share this folder. A cell takes a GPU where there are
-            any, else one core, and is tried again where another worker dies.
+            any, else one core, and is tried again if its worker dies.
 
     Raises:
         ConfigError: If the grid is not as expected, or a folder of its cells is something else.

@@ -144,9 +144,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """Shuffled rows with an augmentation seed each; epoch and seed decide both.
 
     Nothing depends on what was drawn before, so a resumed run draws what an uninterrupted one
-    would have drawn, with any number of workers. Of several processes that train together each
-    takes every so manieth draw, so that their batches are those of one process with their sum as
-    batch size; where the rows cannot be shared out evenly, the epoch's first come once more.
+    would have drawn, with any number of workers. Processes that train together take the draws in
+    turn, so that their batches together are those of one process; where the rows cannot be shared
+    out evenly, the epoch's first draws come once more.
 
     Args:
         length: Number of rows.
