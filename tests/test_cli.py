@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import UNet2DModel
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -472,3 +473,16 @@ def test_out_of_memory_names_what_to_lower(
         main(["segment"])
     assert stopped.value.code == 1
     assert "out of memory. Lower data.batch_size" in capsys.readouterr().err
+
+
+def test_a_later_process_takes_the_folder_that_was_chosen_for_it(
+    tiny: list[str],
+    monuseg: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.delenv("LCPDN_RUN_FOLDER", raising=False)
+    with pytest.raises(SystemExit):
+        main(["fit", *tiny, *monuseg])
+    assert "cannot agree on a new run folder: give --run_folder" in capsys.readouterr().err

@@ -170,12 +170,14 @@ class LCPDNCLI(LightningCLI):
         """The run's folder; of several processes the first one chooses it for all it starts."""
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             os.environ[_FOLDER] = str(self._chosen_folder(config))
-        elif _FOLDER not in os.environ:
+            return Path(os.environ[_FOLDER])
+        given = self.config_init[self.subcommand].run_folder or os.environ.get(_FOLDER)
+        if given is None:
             raise ConfigError(
                 "Processes that were not started by lcpdn itself cannot agree on a new run folder: "
                 "give --run_folder."
             )
-        return Path(os.environ[_FOLDER])
+        return Path(given)
 
     def _chosen_folder(self, config: Namespace) -> Path:
         if given := self.config_init[self.subcommand].run_folder:
