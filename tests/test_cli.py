@@ -237,6 +237,23 @@ def test_averaged_weights_are_scored_stored_and_resumed(
     assert "WeightAveraging" not in capfd.readouterr().err
 
 
+def test_a_run_that_would_leave_no_checkpoint_is_refused(
+    tiny: list[str], monuseg: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *tiny, *monuseg, "--trainer.check_val_every_n_epoch=3"])
+    assert "max_epochs is 2, but validation, which writes the checkpoints" in capsys.readouterr().err
+
+
+def test_images_without_masks_are_refused_by_a_task_that_does_not_learn_from_them(
+    tiny: list[str], monuseg: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = write_images(tmp_path / "pool", 3)
+    with pytest.raises(SystemExit):
+        main(["fit", *tiny, *monuseg, f"--data.unlabelled={pool}"])
+    assert "data.unlabelled is set, but SegmentationTask learns" in capsys.readouterr().err
+
+
 def test_data_of_the_checkpoint_come_back_and_other_data_can_be_tested(
     tiny: list[str], monuseg: list[str], make_tree: TreeMaker, tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ def test_interrupted_fit_says_how_to_go_on(
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert error.strip().splitlines()[-1] == (
-        "lcpdn: stopped. Go on with: lcpdn fit --ckpt_path run/last.ckpt"
+        "lcpdn: stopped. Go on with: lcpdn fit --ckpt_path run"
     )
     assert "Traceback" not in error
     assert torch.load(last, weights_only=True)["global_step"] > 0

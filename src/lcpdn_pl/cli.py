@@ -32,10 +32,11 @@ from lcpdn_pl.callbacks import (
     TestReport,
 )
 from lcpdn_pl.callbacks.run import leaves
+from lcpdn_pl.checkpoints import BEST, WholeCheckpointIO, newest_checkpoint, run_config
 from lcpdn_pl.commands import COMMANDS, CommandParser
 from lcpdn_pl.data import DataModule
-from lcpdn_pl.errors import CheckpointError, ConfigError, LCPDNError
-from lcpdn_pl.restore import run_config
+from lcpdn_pl.errors import CheckpointError, ConfigError
+from lcpdn_pl.explain import explain
 from lcpdn_pl.tasks import SegmentationTask, Task
 from lcpdn_pl.trust import ALLOW, refuse_foreign_code
 
@@ -62,13 +63,6 @@ FREE_DATA = {
 
 _UNSAID = ("litlogger", "Detected KeyboardInterrupt")
 
-_NO_MEMORY = "can't allocate memory"  # a RuntimeError of torch's on a CPU
-_LESS_MEMORY = (
-    "out of memory. Lower data.batch_size or data.image_size, or let LCPDN take one noise level at "
-    "a time: --model.network.step_batch 1 --model.network.gradient_checkpointing true. lcpdn "
-    "segment takes a smaller --tile. Nothing that was written before is lost."
-)
-
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of any program that is ended by it."""
 
@@ -89,9 +83,10 @@ class LCPDNCLI(LightningCLI):
     """Lightning's CLI, in which a run lives in one folder and a checkpoint knows its run.
 
     - ``fit`` starts ``<trainer.default_root_dir, or runs>/<dataset>/<method>/<stamp>``, or the
-      folder ``--run_folder``, or goes on in the run of ``--ckpt_path``.
-    - ``validate``, ``test`` and ``predict`` refuse to work without ``--ckpt_path``; the
-      configuration beside it restores model and data.
+      folder ``--run_folder``, or goes on in the run of ``--ckpt_path``: from that checkpoint or,
+      where it is a run folder, from its newest whole one.
+    - ``validate``, ``test`` and ``predict`` refuse to work without ``--ckpt_path``, of a run folder
+      its best one; the configuration beside it restores model and data.
     - An argument that contradicts that configuration is an error.
     - ``trainer.precision: null`` is mixed precision on a GPU and full precision on a CPU.
     """
@@ -134,19 +129,24 @@ class LCPDNCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments on top of the configuration of the checkpoint's run."""
-        self.checkpoint = _find_checkpoint(args)
-        if self.checkpoint is None:
+        self.run, checkpoint = _find_run(args)
+        if self.run is None:
             self.config = parser.parse_args(args)
             return
         subcommand, *rest = args
-        run = [subcommand, "--config", str(self.checkpoint.with_name(CONFIG))]
+        run = [subcommand, "--config", str(self.run / CONFIG)]
         stored, self.config = parser.parse_args(run), parser.parse_args([*run, *rest])
+        self.config[subcommand].ckpt_path = checkpoint and str(checkpoint)
         _refuse_contradictions(stored[subcommand], self.config[subcommand])
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would let a checkpoint change the configuration, and so name code to import.
+        pass
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Creates the trainer on the run's folder."""
         config = self.config_init[self.subcommand].trainer
-        folder = self.checkpoint.parent if self.checkpoint else self._new_run(config)
+        folder = self.run or self._new_run(config)
         kwargs["default_root_dir"] = str(folder)
         if config.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(
@@ -164,6 +164,7 @@ class LCPDNCLI(LightningCLI):
         # Its own rule: the option save_last would write it only when the best one improves.
         last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
         config.callbacks = [RunSummary(), *(config.callbacks or []), self.best, last]
+        config.plugins = [*(config.plugins or []), WholeCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
     def _new_run(self, config: Namespace) -> Path:
@@ -184,13 +185,22 @@ class LCPDNCLI(LightningCLI):
             if (folder := Path(given)).joinpath(CONFIG).exists():
                 raise ConfigError(
                     f"{folder} holds a run already. Give another run_folder, or go on with that "
-                    f"run: --ckpt_path {folder / 'last.ckpt'}."
+                    f"run: --ckpt_path {folder}."
                 )
             return folder
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")
         return Path(
             config.default_root_dir or "runs", self.datamodule.name, self.model.method, stamp
         )
+
+    def before_fit(self) -> None:
+        """Refuses a run that would end without a checkpoint."""
+        trainer, every = self.trainer, self.trainer.check_val_every_n_epoch
+        if every and 0 < (trainer.max_epochs or 0) < every and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"trainer.max_epochs is {trainer.max_epochs}, but validation, which writes the "
+                f"checkpoints, comes every {every} epochs. Lower trainer.check_val_every_n_epoch."
+            )
 
     def fit(self, **kwargs: Any) -> None:
         """Runs ``Trainer.fit``; says how to go on where it was interrupted."""
@@ -201,9 +211,8 @@ class LCPDNCLI(LightningCLI):
                 self.trainer.state.status == TrainerStatus.INTERRUPTED
                 and self.trainer.is_global_zero
             ):
-                last = Path(self.trainer.default_root_dir, "last.ckpt")
-                remedy = f"lcpdn fit --ckpt_path {last}" if last.is_file() else "the same command"
-                _complain(f"stopped. Go on with: {remedy}")
+                folder = self.trainer.default_root_dir
+                _complain(f"stopped. Go on with: lcpdn fit --ckpt_path {folder}")
                 raise SystemExit(INTERRUPTED) from None
             raise
 
@@ -235,25 +244,33 @@ class LCPDNCLI(LightningCLI):
                 Console().print(f"Test it with:    lcpdn test --ckpt_path {path}", soft_wrap=True)
 
 
-def _find_checkpoint(args: Sequence[str]) -> Path | None:
-    """The checkpoint that the arguments name, if the subcommand needs or allows one."""
+def _find_run(args: Sequence[str]) -> tuple[Path | None, Path | None]:
+    """The run folder that the arguments name, if the subcommand needs or allows one.
+
+    Returns:
+        The folder and its checkpoint, which is missing where a run ended before its first one.
+    """
     scan = ArgumentParser(add_help=False, allow_abbrev=False)
     scan.add_argument("subcommand", nargs="?")
     scan.add_argument("--ckpt_path")
     scan.add_argument("-h", "--help", "--print_config", nargs="?", const=True)
     known, _ = scan.parse_known_args(args)
     if known.subcommand not in LightningCLI.subcommands() or known.help:
-        return None
+        return None, None
     if known.ckpt_path in (None, "null"):
         if known.subcommand == "fit":
-            return None
+            return None, None
         raise CheckpointError(
             f"lcpdn {known.subcommand} needs a trained network: give --ckpt_path, for example "
             "runs/monuseg/lcpdn/STAMP/best.ckpt; lcpdn fit prints the path when it ends."
         )
     path = Path(known.ckpt_path)
-    run_config(path)
-    return path
+    if known.subcommand == "fit" and path.joinpath(CONFIG).is_file():
+        run_config(path / CONFIG)
+        return path, newest_checkpoint(path)
+    checkpoint = path / BEST if path.is_dir() else path
+    run_config(checkpoint)
+    return checkpoint.parent, checkpoint
 
 
 def _refuse_contradictions(stored: Namespace, given: Namespace) -> None:
@@ -310,15 +327,6 @@ def _run_command(name: str, *args: str) -> None:
     )
 
 
-def _message(error: BaseException | None) -> str | None:
-    """Our own message, also where a constructor's error was wrapped by the parser."""
-    while error is not None and not isinstance(error, LCPDNError):
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY in str(error):
-            return _LESS_MEMORY
-        error = error.__cause__ or error.__context__
-    return None if error is None else str(error)
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Runs ``lcpdn``.
 
@@ -344,7 +352,7 @@ def main(args: Sequence[str] | None = None) -> None:
         else:
             LCPDNCLI(args)
     except Exception as error:
-        message = _message(error)
+        message = explain(error)
         if message is None:
             raise
         _complain(message)

@@ -113,3 +113,8 @@ class SegmentationScore(Metric):
             "dice_global": dice_global,
             "iou_global": iou_global,
         }
+
+    def all_background(self) -> bool:
+        """Whether no pixel was predicted as foreground though the images have some."""
+        with self.sync_context():  # of all processes, as in compute
+            return bool(self.tp + self.fp == 0) and bool(self.fn > 0)

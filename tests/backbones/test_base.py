@@ -33,6 +33,16 @@ def test_frozen_inside_an_owner_in_training() -> None:
     assert backbone.fingerprint() == before
 
 
+def test_parts_that_were_put_in_train_mode_are_put_back() -> None:
+    backbone = Stub()
+    before = backbone.fingerprint()
+    values = torch.randn(4, 2)
+    wanted = backbone(values)
+    backbone.net.train()
+    assert torch.equal(backbone(values), wanted)
+    assert backbone.fingerprint() == before
+
+
 @pytest.mark.parametrize(
     ("pretrained", "word", "level"),
     [(True, "pretrained", logging.INFO), (False, "RANDOM", logging.WARNING)],

@@ -296,6 +296,7 @@ def test_real_sets(
     assert all(finding["level"] == "ok" for finding in found(report, "protocol.names"))
     assert found(report, "leaks.copies")[0]["level"] == "ok"
     assert found(report, "leaks.twins", "warning") == []
+    assert found(report, "masks.shifted") == []
     patients = found(report, "leaks.patient")[0]
     if name == "QaTa-COV19":  # no patient of the test split is among them
         assert len(patients["items"]) == 18

@@ -207,6 +207,18 @@ def test_masks_of_nothing_or_of_all_or_of_another_size(tree: Path) -> None:
     assert (size.level, size.items) == ("error", ("test_2: image 64x64, mask 64x60",))
 
 
+def test_masks_that_lie_beside_their_structures(make_tree: TreeMaker, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, (4, 2, 12), size=64)
+    for path in tree.glob("*/labelcol/*.png"):
+        Image.fromarray(np.roll(np.array(Image.open(path)), (-5, 0), (0, 1))).save(path)
+    finding = one(checks.check_masks(table(tree)), "masks.shifted")
+    assert finding.level == "warning"
+    assert "test: the outlines of 12 masks" in finding.message  # of 4 and of 2 it cannot be told
+    assert finding.message.endswith("images 8% down from where they are")
+    assert finding.figures == {"split": "test", "down": 0.0781, "right": 0.0}
+    assert finding.remedy
+
+
 def test_reports() -> None:
     frame = pd.DataFrame({"name": ["a", "b", "c"], "text": ["One.", "", "Инфекция слева."]})
     findings = checks.check_reports(frame)

@@ -10,8 +10,9 @@ import torch
 
 from lcpdn_pl.data import MoNuSeg, MosMedPlus, Phantom, QaTaCOV19
 from lcpdn_pl.data.corruptions import corrupt
-from lcpdn_pl.data.datamodule import Augment, PublicDataModule
+from lcpdn_pl.data.datamodule import Augment
 from lcpdn_pl.data.images import read_image
+from lcpdn_pl.data.public import PublicDataModule
 from lcpdn_pl.data.transforms import resize_image, to_tensor
 from lcpdn_pl.errors import ConfigError, DataError
 from tests.conftest import TreeMaker, write_images
@@ -217,7 +218,7 @@ def few_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     table = pd.DataFrame(
         [("train_0", "train"), ("train_3", "val"), ("test_0", "test")], columns=["name", "split"]
     )
-    monkeypatch.setattr("lcpdn_pl.data.datamodule.read_protocol", lambda _name: table)
+    monkeypatch.setattr("lcpdn_pl.data.public.read_protocol", lambda _name: table)
 
 
 def plain_image(root: Path, split: str, name: str) -> torch.Tensor:

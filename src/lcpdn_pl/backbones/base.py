@@ -14,8 +14,9 @@ log = logging.getLogger(__name__)
 class FrozenBackbone(nn.Module):
     """A network that is used but never trained.
 
-    Its parameters need no gradient (gradients still flow *through* it), it stays in eval mode
-    whatever mode its owner is put in, and its weights are left out of checkpoints.
+    Its parameters need no gradient (gradients still flow *through* it), it works in eval mode
+    whatever mode its owner or one of its parts is put in, and its weights are left out of
+    checkpoints. A method that is called by another name than ``forward`` starts with ``eval()``.
 
     Attributes:
         name: What was loaded, as the configuration names it.
@@ -31,6 +32,7 @@ class FrozenBackbone(nn.Module):
         self.pretrained = pretrained
         self.requires_grad_(False)
         self.train()
+        self.register_forward_pre_hook(_put_back)  # parts can be put in train mode one by one
         level = logging.INFO if pretrained else logging.WARNING
         log.log(level, "%s: %s", type(self).__name__, self.describe())
         return self
@@ -56,6 +58,10 @@ class FrozenBackbone(nn.Module):
             digest.update(key.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _put_back(backbone: FrozenBackbone, _inputs: object) -> None:
+    backbone.eval()
 
 
 def frozen_backbones(network: nn.Module) -> dict[str, FrozenBackbone]:

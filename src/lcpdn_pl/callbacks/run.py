@@ -36,7 +36,9 @@ class SaveConfig(SaveConfigCallback):
     ) -> None:
         """Called by Lightning at the start of a run, on the first process."""
         if stage == "fit":
-            content = self.parser.dump(self.config, skip_none=False)
+            config = self.config.clone()
+            config.ckpt_path = None  # a run that starts from this file starts anew
+            content = self.parser.dump(config, skip_none=False)
             write_whole(Path(trainer.default_root_dir, CONFIG), content)
 
 

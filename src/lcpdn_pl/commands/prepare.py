@@ -5,10 +5,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lcpdn_pl.data.datamodule import data_root
 from lcpdn_pl.data.lvit import FOLDERS
 from lcpdn_pl.data.prepare import MODULES, MissingReports, PublicSet
 from lcpdn_pl.data.prepare import prepare as prepare_data
+from lcpdn_pl.data.public import data_root
 
 
 def prepare(

@@ -11,13 +11,14 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lcpdn_pl.data import DataModule, Manifest, Phantom, SegmentationDataModule
-from lcpdn_pl.data.datamodule import PublicDataModule
 from lcpdn_pl.data.lvit import list_lvit
 from lcpdn_pl.data.manifest import list_manifest
 from lcpdn_pl.data.problems import Problems
 from lcpdn_pl.data.protocols import read_protocol
+from lcpdn_pl.data.public import PublicDataModule
 from lcpdn_pl.data.samples import COLUMNS
 from lcpdn_pl.errors import ConfigError, DataError
+from lcpdn_pl.trust import refuse_foreign_code
 
 
 def _nothing() -> pd.DataFrame:
@@ -124,6 +125,7 @@ def _from_config(path: Path, root: str | None) -> Source:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    refuse_foreign_code(path)
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

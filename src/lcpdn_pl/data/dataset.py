@@ -1,21 +1,24 @@
 """Samples as the tasks see them, and the order in which an epoch draws them."""
 
 import math
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from itertools import cycle, islice
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lcpdn_pl.data.corruptions import Corruption, corrupt
 from lcpdn_pl.data.images import read_image, read_mask
 from lcpdn_pl.data.masks import MaskRule, resize_mask
 from lcpdn_pl.data.transforms import Augmentation, resize_image, to_tensor
+from lcpdn_pl.errors import DataError
 from lcpdn_pl.metrics import IGNORE
 
 
@@ -70,6 +73,7 @@ class SegmentationDataset(Dataset[Sample]):
     ) -> None:
         # Plain lists: workers share them without copying a frame at each access.
         self.rows = samples[["image", "mask", "text", "name"]].to_numpy().tolist()
+        self.stamps = {path: _stamp(path) for row in self.rows for path in row[:2] if path}
         self.image_size = image_size
         self.foreground = foreground
         self.ignore = ignore
@@ -87,10 +91,12 @@ class SegmentationDataset(Dataset[Sample]):
             draw: Row number, or row number and augmentation seed.
 
         Raises:
-            DataError: If the image or mask cannot be read or holds unexpected values.
+            DataError: If the image or mask cannot be read, holds unexpected values or has changed
+                since the run began.
         """
         index, seed = draw if isinstance(draw, tuple) else (draw, None)
         image_path, mask_path, text, name = self.rows[index]
+        self._refuse_changes(image_path, mask_path)
         image = read_image(Path(image_path))
         if mask_path:
             mask = read_mask(Path(mask_path), self.foreground, self.ignore)
@@ -107,6 +113,29 @@ class SegmentationDataset(Dataset[Sample]):
             "text": text,
             "name": name,
         }
+
+    def _refuse_changes(self, *paths: str) -> None:
+        for path in filter(None, paths):
+            before, now = self.stamps[path], _stamp(path)
+            if before is not None and now is not None and before != now:
+                raise DataError(
+                    f"{path} has changed since the run began: expected {before[0]} bytes of "
+                    f"{_time(before[1])}, found {now[0]} of {_time(now[1])}. Put the file back and "
+                    "go on with the run, or start it anew."
+                )
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Size and time of change, in nanoseconds; what is not there is left to who reads it."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - one call for each image that is read
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _time(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds / 1e9).astimezone().isoformat(" ", "milliseconds")
 
 
 class WithUnlabelled(Dataset[Sample]):
@@ -153,6 +182,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: Seed of the run.
         rank: Number of this process.
         ranks: How many processes train together.
+
+    Attributes:
+        first: Draws of this process that are left out.
     """
 
     def __init__(self, length: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
@@ -161,6 +193,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.rank = rank
         self.ranks = ranks
         self.epoch = 0
+        self.first = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -174,4 +207,34 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = rng.permutation(self.length).tolist()
         seeds = rng.integers(2**31, size=self.length).tolist()
         draws = cycle(zip(order, seeds, strict=True))
-        return islice(draws, self.rank, len(self) * self.ranks, self.ranks)
+        start = self.rank + self.first * self.ranks
+        return islice(draws, start, len(self) * self.ranks, self.ranks)
+
+
+class TrainingLoader(DataLoader[Sample]):
+    """Batches of an :class:`EpochSampler`; a checkpoint knows how many of its epoch were given.
+
+    Lightning stores and restores the state, so that a run which ended between two batches goes on
+    with the second one.
+    """
+
+    sampler: EpochSampler
+    _given = 0
+    _restored: tuple[int, int] = (-1, 0)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # Not before the first batch is asked for, when Lightning has set the epoch.
+        epoch, given = self._restored
+        self._given = given if epoch == self.sampler.epoch else 0
+        self.sampler.first = self._given * (self.batch_size or 1)
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were given."""
+        return {"epoch": self.sampler.epoch, "given": self._given}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Lets that epoch begin with the batches which were not given."""
+        self._restored = state["epoch"], state["given"]

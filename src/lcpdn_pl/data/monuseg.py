@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from lcpdn_pl.data.datamodule import PublicDataModule
+from lcpdn_pl.data.public import PublicDataModule
 
 
 class MoNuSeg(PublicDataModule):

@@ -10,10 +10,11 @@ import pandas as pd
 from PIL import Image
 
 from lcpdn_pl.data.corruptions import Corruption
-from lcpdn_pl.data.datamodule import Augment, SegmentationDataModule, TestReports, data_root
+from lcpdn_pl.data.datamodule import Augment, SegmentationDataModule, TestReports
 from lcpdn_pl.data.lvit import read_lvit
 from lcpdn_pl.data.masks import MaskRule
 from lcpdn_pl.data.phantoms import LOOKS, Look, draw_phantom
+from lcpdn_pl.data.public import data_root
 
 _FOLDERS = {"Train_Folder": 0, "Val_Folder": 1, "Test_Folder": 2}
 

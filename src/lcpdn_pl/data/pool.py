@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lcpdn_pl.data.datamodule import DataModule, data_root, run_seed
+from lcpdn_pl.data.datamodule import DataModule, run_seed
 from lcpdn_pl.data.images import list_images, read_image
 from lcpdn_pl.data.lvit import read_lvit
 from lcpdn_pl.data.manifest import read_manifest
 from lcpdn_pl.data.protocols import read_protocol
+from lcpdn_pl.data.public import data_root
 from lcpdn_pl.data.transforms import resize_image, to_tensor
 from lcpdn_pl.errors import ConfigError, DataError
 

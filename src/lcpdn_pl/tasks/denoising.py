@@ -4,7 +4,6 @@ import math
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from diffusers.optimization import get_cosine_schedule_with_warmup
@@ -17,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from lcpdn_pl.backbones.base import check_sides
 from lcpdn_pl.backbones.diffusion import alpha_bar, create_denoiser
 from lcpdn_pl.errors import ConfigError
-from lcpdn_pl.tasks.base import Task
+from lcpdn_pl.tasks.base import Task, step_seed
 
 RANGES = tuple(pairwise((0, 100, 300, 600, 1000)))
 """Ranges of timesteps [first, end) whose held-out losses are logged one by one."""
@@ -100,9 +99,8 @@ class DenoisingTask(Task):
 
     def training_step(self, image: Tensor, batch_index: int) -> Tensor:
         """One step; timesteps and noise depend on seed, epoch and batch alone."""
-        draw = (torch.initial_seed(), self.global_rank, self.current_epoch, batch_index)
-        generator = torch.Generator()
-        generator.manual_seed(int(np.random.default_rng(draw).integers(2**63)))
+        seed = step_seed(torch.initial_seed(), self.global_rank, self.current_epoch, batch_index)
+        generator = torch.Generator().manual_seed(seed)
         uniform = torch.rand(len(image), generator=generator)
         timestep = (len(self.abar) * uniform**self.timestep_power).long()
         loss = self.noise_loss(self.unet, image, timestep.to(image.device), generator).mean()

@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from lcpdn_pl.backbones.base import frozen_backbones
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.data.masks import resize_mask
-from lcpdn_pl.errors import CheckpointError, RunError
+from lcpdn_pl.errors import CheckpointError, ConfigError, RunError
 from lcpdn_pl.files import write_whole
 from lcpdn_pl.losses import DiceCELoss, SegmentationLoss
 from lcpdn_pl.metrics import SegmentationScore, dice_iou, image_counts
 from lcpdn_pl.models import NETWORKS, Network
-from lcpdn_pl.tasks.base import Task
+from lcpdn_pl.tasks.base import Task, step_seed
+from lcpdn_pl.tasks.notices import warn_of_background
 from lcpdn_pl.tasks.turns import mean_over_turns
 
 RULES = ("compat", "native")
@@ -72,6 +73,7 @@ class SegmentationTask(Task):
         self.empty_score = empty_score
         self.test_turns = test_turns
         self.trained_steps = 0
+        self._seed = 0
         self.scores = nn.ModuleDict(
             {f"{name}_score": SegmentationScore(empty_score) for name in ("train", "val", *RULES)}
         )
@@ -104,6 +106,19 @@ class SegmentationTask(Task):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
 
+    def on_fit_start(self) -> None:
+        """Keeps the run's seed."""
+        self._seed = torch.initial_seed()
+
+    def on_fit_end(self) -> None:
+        """Gives the run's seed back, which a test's reports are shuffled by."""
+        torch.manual_seed(self._seed)
+
+    def on_train_batch_start(self, _batch: Batch, batch_index: int) -> None:
+        """Seeds the step, so that dropout and the like are drawn alike when a run goes on."""
+        epoch = self.current_epoch
+        torch.manual_seed(step_seed(self._seed, self.global_rank, epoch, batch_index))
+
     def training_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """One step; logs its loss, each term's mean over the epoch and the learning rate.
 
@@ -128,7 +143,7 @@ class SegmentationTask(Task):
             f"The loss of step {self.global_step} is {loss}: expected a finite number. The images "
             f"were {', '.join(batch['name'])}; their batch is in {folder / BAD_BATCH}. Look at it, "
             "or lower the learning rate. The run's checkpoints are from before; "
-            f"lcpdn fit --ckpt_path {folder / 'last.ckpt'} goes on from the last one."
+            f"lcpdn fit --ckpt_path {folder} goes on from the last one."
         )
 
     def validation_step(self, batch: Batch, _batch_index: int) -> Tensor:
@@ -137,7 +152,16 @@ class SegmentationTask(Task):
         return logits
 
     def training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits of a training batch, and the terms of its loss by name, the total as ``loss``."""
+        """Logits of a training batch, and the terms of its loss by name, the total as ``loss``.
+
+        Raises:
+            ConfigError: If the batch has images without masks, which only other tasks learn from.
+        """
+        if "unlabelled" in batch:
+            raise ConfigError(
+                f"data.unlabelled is set, but {type(self).__name__} learns from images with masks "
+                "alone. Set it to null, or train MGCC: --config configs/methods/mgcc.yaml."
+            )
         logits, own = self.network.training_forward(batch["image"], batch["text"])
         terms = self.loss(logits, batch["mask"]) | own
         terms["loss"] = torch.stack([terms["loss"], *own.values()]).sum()
@@ -210,6 +234,10 @@ class SegmentationTask(Task):
 
     def _log_scores(self, stage: str) -> None:
         score = self._score(stage.removeprefix("test/"))
+        # The two rules of a test look at the same predictions.
+        judged = stage in ("val", "test/native") and not self.trainer.sanity_checking
+        if judged and score.all_background():
+            warn_of_background(stage.removesuffix("/native"))
         for name, value in score.compute().items():
             shown = stage == "val" and name == "dice"
             self.log(f"{stage}/{name}", value, prog_bar=shown)  # type: ignore[arg-type]
@@ -244,6 +272,14 @@ class SegmentationTask(Task):
                 "The checkpoint does not fit the network: missing "
                 f"{sorted(trained - stored) or 'nothing'}, surplus "
                 f"{sorted(stored - trained) or 'nothing'}. Use the configuration of the run."
+            )
+        shapes = {key: tuple(state[key].shape) for key in sorted(trained)}
+        found_shapes = {key: tuple(checkpoint["state_dict"][key].shape) for key in shapes}
+        if other := [key for key, shape in shapes.items() if found_shapes[key] != shape]:
+            raise CheckpointError(
+                f"The checkpoint does not fit the network: expected {other[0]} of shape "
+                f"{shapes[other[0]]}, found {found_shapes[other[0]]}; so it is with {len(other)} "
+                "weights. Use the configuration of the run."
             )
         for part in STATES & checkpoint.keys():
             checkpoint[part] |= {key: state[key] for key in frozen}

@@ -1,4 +1,4 @@
-"""Masks: their values, their sizes and how much of them is foreground."""
+"""Masks: their values, their sizes and places, and how much of them is foreground."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -6,6 +6,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from lcpdn_pl.data.checks.findings import Finding, counted, counts, listed, some
+from lcpdn_pl.data.checks.outlines import displacement
 
 _MOST_VALUES = 8  # a mask with more was smeared, or numbers its objects
 
@@ -27,6 +28,7 @@ def check_masks(
         *_values(known),
         *(_smeared(known) if foreground is None else _unexpected(known, foreground, ignore)),
         *_sizes(known),
+        *_shifts(known),
         *_foreground(known),
     ]
 
@@ -102,6 +104,28 @@ def _sizes(known: pd.DataFrame) -> list[Finding]:
     message = "of another size (height x width) than the image"
     remedy = "Export them again at the image's size."
     return listed("error", "masks.sizes", items, "mask", message, remedy)
+
+
+def _shifts(known: pd.DataFrame) -> list[Finding]:
+    """Splits whose masks would fit their images better elsewhere."""
+    findings = []
+    for split, rows in known[known["fit"].notna()].groupby("split", sort=False):
+        if (better := displacement(rows["fit"].tolist())) is None:
+            continue
+        down, right = better
+        moves = [(down, "down", "up"), (right, "to the right", "to the left")]
+        told = [f"{abs(by):.0%} {ahead if by > 0 else back}" for by, ahead, back in moves if by]
+        findings.append(
+            Finding(
+                "warning",
+                "masks.shifted",
+                f"{split}: the outlines of {some(len(rows), 'mask')} would lie on edges of their "
+                f"images {' and '.join(told)} from where they are",
+                "Look at them with --sheet: were images or masks cut, padded or moved alone?",
+                figures={"split": str(split), "down": round(down, 4), "right": round(right, 4)},
+            )
+        )
+    return findings
 
 
 def _foreground(known: pd.DataFrame) -> list[Finding]:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lcpdn_pl.data.checks.findings import Track, untracked
+from lcpdn_pl.data.checks.outlines import fit
 from lcpdn_pl.data.images import read_image, read_kind, read_values
 from lcpdn_pl.data.reports import agrees
 from lcpdn_pl.errors import DataError
@@ -45,6 +46,9 @@ class Measures:
     """Whether the foreground lies where the report says; None where no side is named."""
     agrees_mirrored: bool | None = None
     """The same, were left the right half of the picture."""
+    fit: NDArray[np.float16] | None = None
+    """How well the mask would fit the image elsewhere, see `checks.outlines`; None where they do
+    not belong together by size, or the mask has no outline."""
     troubles: tuple[str, ...] = ()
     """Why a file cannot be read."""
 
@@ -92,6 +96,9 @@ def _measure(
             known |= look()
         except DataError as error:
             troubles.append(str(error))
+    grey, inside = known.pop("grey", None), known.pop("inside", None)
+    if grey is not None and inside is not None and grey.shape == inside.shape and inside.any():
+        known["fit"] = fit(grey, inside)
     return Measures(**known, troubles=tuple(troubles))
 
 
@@ -102,6 +109,7 @@ def _look_at_image(path: Path) -> dict[str, Any]:
         "size": pixels.shape[:2],
         "kind": read_kind(path),
         "digest": blake2b(repr(pixels.shape).encode() + pixels.tobytes()).digest(),
+        "grey": grey,
         "thumbnail": cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA),
     }
 
@@ -115,6 +123,7 @@ def _look_at_mask(
         mask[pixels == ignore] = IGNORE
     counted = int((mask != IGNORE).sum())
     return {
+        "inside": mask == 1,
         "mask_size": pixels.shape,
         "mask_kind": read_kind(path),
         "values": _count(pixels),

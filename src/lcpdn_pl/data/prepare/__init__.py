@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 import pandas as pd
 from PIL import Image
 
-from lcpdn_pl.data.datamodule import PublicDataModule
 from lcpdn_pl.data.images import read_image, read_mask, read_size
 from lcpdn_pl.data.lvit import FOLDERS, is_litter, report_tables
 from lcpdn_pl.data.monuseg import MoNuSeg
@@ -30,6 +29,7 @@ from lcpdn_pl.data.prepare.sources import File, find_files
 from lcpdn_pl.data.prepare.writing import Content, Written, write_tree
 from lcpdn_pl.data.problems import Problems, listing
 from lcpdn_pl.data.protocols import read_protocol
+from lcpdn_pl.data.public import PublicDataModule
 from lcpdn_pl.data.qata_cov19 import QaTaCOV19
 from lcpdn_pl.data.samples import find_problems
 from lcpdn_pl.errors import DataError

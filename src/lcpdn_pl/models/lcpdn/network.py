@@ -12,7 +12,7 @@ from lcpdn_pl.backbones.diffusion import DiffusionFeatures, create_denoiser
 from lcpdn_pl.backbones.image import create_image_encoder
 from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.backbones.text import create_text_encoder
-from lcpdn_pl.errors import ConfigError
+from lcpdn_pl.errors import ConfigError, RunError
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.blocks import InstanceConvPair
 from lcpdn_pl.models.lcpdn.fusion import LTFR, CrossAttention
@@ -195,7 +195,9 @@ class LCPDN(Network):
             with torch.no_grad():
                 tokens = self.image_encoder(self._enlarged(image))
             prompt = self.prompt(report, valid, tokens)
-        scales = [*self.features(image, prompt), *self._clean(image)]
+        features = self.features(image, prompt)
+        self._check_gradient(features)
+        scales = [*features, *self._clean(image)]
         places = [named_places(text)] if self.report_places else []
         fused = [
             self.fusion(self.norm(project_image(scale)), project_text(report), valid, *places)
@@ -205,6 +207,19 @@ class LCPDN(Network):
         ]
         logits: Tensor = self.head(fused, image.shape[-2:])
         return logits
+
+    def _check_gradient(self, features: Sequence[Tensor]) -> None:
+        """Refuses to train a prompt that learns nothing, which no loss or score would show."""
+        if self.prompt is None or not torch.is_grad_enabled():
+            return
+        trained = any(parameter.requires_grad for parameter in self.prompt.parameters())
+        if trained and not all(feature.requires_grad for feature in features):
+            raise RunError(
+                "LCPDN's prompt is to be trained, but no gradient reaches it: expected features of "
+                "the denoiser that lead back to the prompt, found features without a gradient. "
+                "Remove the torch.no_grad() or detach() between the two, or leave the prompt as it "
+                "is: --model.network.prompt_gradient false."
+            )
 
     @torch.no_grad()
     def _clean(self, image: Tensor) -> list[Tensor]:

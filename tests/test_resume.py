@@ -1,0 +1,109 @@
+"""Runs that are killed go on, and end as if they had not been."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._pytree import tree_flatten
+
+from lcpdn_pl.cli import main
+
+KILLS = int(os.environ.get("LCPDN_KILLS", "2"))
+"""How often a run is killed; ``make reliability`` kills it 20 times."""
+
+# Dropout draws at every step, the averaged weights and the validation within an epoch are what
+# LCPDN is trained with.
+RUN = [
+    *("--model=SegmentationTask", "--model.network=UNet", "--model.network.widths=[4,8]"),
+    *("--model.network.dropout=0.5", "--model.optimizer=Adam", "--model.optimizer.lr=1e-2"),
+    *("--data=Phantom", "--data.counts=[7,2,3]", "--data.image_size=32"),
+    *("--trainer.val_check_interval=3", "--trainer.log_every_n_steps=1"),
+    *("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"),
+]
+
+
+def run_in_child(*args: str) -> Any:
+    """Starts ``lcpdn`` in a process of its own, whose imports are done already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lcpdn_pl.cli"])
+    process = context.Process(target=main, args=(list(args),))
+    process.start()
+    return process
+
+
+def assert_same_end(ours: Path, theirs: Path) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        checkpoints = [torch.load(run / name, weights_only=True) for run in (ours, theirs)]
+        for part in ("state_dict", "current_model_state", "optimizer_states", "global_step"):
+            (values, names), (wanted, wanted_names) = (tree_flatten(c[part]) for c in checkpoints)
+            assert names == wanted_names
+            for value, other in zip(values, wanted, strict=True):
+                torch.testing.assert_close(value, other, rtol=0, atol=0)
+    for run in (ours, theirs):
+        main(["test", "--ckpt_path", str(run / "best.ckpt")])
+    for name in ("metrics.csv", "per_image.csv"):
+        ours_test, theirs_test = (run / "test/phantom" / name for run in (ours, theirs))
+        assert ours_test.read_bytes() == theirs_test.read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_goes_on_in_the_middle_of_an_epoch(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lcpdn_pl.tasks import SegmentationTask
+
+    fit = ["fit", *RUN, f"--data.num_workers={workers}", "--trainer.max_epochs=3"]
+    main([*fit, "--run_folder=whole"])
+    assert torch.initial_seed() == 0  # the run's, not a step's
+    step = SegmentationTask.training_step
+
+    def killed(self: SegmentationTask, batch: Any, batch_index: int) -> torch.Tensor:
+        if self.global_step == 12:
+            raise RuntimeError("killed")
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        main([*fit, "--run_folder=cut"])
+    monkeypatch.setattr(SegmentationTask, "training_step", step)
+    assert torch.load("cut/last.ckpt", weights_only=True)["global_step"] == 10  # 7 + 3
+    main(["fit", "--ckpt_path=cut/last.ckpt"])
+    assert_same_end(Path("cut"), Path("whole"))
+
+
+def test_a_run_that_is_killed_at_random_moments_ends_alike() -> None:
+    fit = ["fit", *RUN, f"--trainer.max_epochs={15 * KILLS}"]
+    run_in_child("--version").join()  # imports take longer than all else, once
+    begun = time.time()
+    process = run_in_child(*fit, "--run_folder=whole")
+    process.join()
+    assert process.exitcode == 0
+    before = Path("whole/config.yaml").stat().st_mtime - begun
+    training = time.time() - begun - before
+
+    rng = random.Random(0)
+    command = [*fit, "--run_folder=cut"]
+    for _ in range(KILLS):
+        process = run_in_child(*command)
+        process.join(timeout=before * rng.uniform(0.5, 1) + rng.uniform(0, training / KILLS))
+        assert process.exitcode is None, "the run ended before it was killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        if Path("cut/config.yaml").is_file():
+            command = ["fit", "--ckpt_path=cut"]
+    process = run_in_child(*command)
+    process.join()
+    assert process.exitcode == 0
+    assert_same_end(Path("cut"), Path("whole"))
