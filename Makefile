@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint typecheck check clean
+.PHONY: help setup demo test reliability fuzz lint typecheck check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,12 @@ demo: setup ## Train LCPDN on phantom images, test it, leave a TensorBoard run a
 
 test: setup ## Run the tests
 	$(BIN)/pytest -n auto
+
+reliability: setup ## Kill a run 20 times at random moments, and see that it ends alike
+	LCPDN_KILLS=20 $(BIN)/pytest tests/test_resume.py --no-cov -s
+
+fuzz: setup ## Damage 10,000 files of each kind (about an hour), and see that only our errors come
+	LCPDN_FUZZ_CASES=10000 $(BIN)/pytest -n auto --no-cov tests/fuzz
 
 lint: setup ## Check style and format
 	$(BIN)/ruff check .

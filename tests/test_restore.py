@@ -8,7 +8,7 @@ import torch
 
 from lcpdn_pl.cli import main
 from lcpdn_pl.data import MoNuSeg
-from lcpdn_pl.errors import CheckpointError
+from lcpdn_pl.errors import CheckpointError, LCPDNError
 from lcpdn_pl.models import Pixels
 from lcpdn_pl.restore import restore
 from lcpdn_pl.tasks import SegmentationTask
@@ -44,6 +44,42 @@ def test_weights_and_data_come_back(run: Path) -> None:
         assert torch.equal(value, stored[name])
     assert isinstance(data, MoNuSeg)
     assert (data.image_size, data.protocol) == (16, "full")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[" * 5000,
+        b"model: null\ndata: null",
+        b"model: 2020-13-45",
+        b"&a [*a]",
+        b"model: \xff",
+    ],
+)
+def test_what_is_no_configuration_is_refused(run: Path, content: bytes) -> None:
+    (run / "config.yaml").write_bytes(content)
+    with pytest.raises(LCPDNError, match=r"run/config\.yaml: expected "):
+        restore(run / "last.ckpt")
+
+
+def test_weights_of_another_shape_are_refused(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("- 4\n        - 4", "- 4\n        - 5"))
+    with pytest.raises(CheckpointError, match=r"of shape \(5,\), found \(4,\); .* 5 weights"):
+        restore(run / "last.ckpt")
+    with pytest.raises(SystemExit):
+        main(["test", f"--ckpt_path={run / 'last.ckpt'}"])
+    assert "The checkpoint does not fit the network" in capsys.readouterr().err
+
+
+def test_state_that_is_no_state_is_refused(run: Path) -> None:
+    content = torch.load(run / "last.ckpt", weights_only=True)
+    torch.save(content | {"backbones": {}, "current_model_state": 5}, run / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: .* does not fit it"):
+        restore(run / "last.ckpt")
 
 
 def test_a_checkpoint_alone_is_not_enough(run: Path, tmp_path: Path) -> None:

@@ -49,9 +49,16 @@ def test_foreign_names_are_refused_wherever_they_stand(
 def test_what_cannot_be_read_is_left_to_the_parser(tmp_path: Path) -> None:
     refuse_foreign_code(tmp_path / "gone.yaml")
     broken = tmp_path / "broken.yaml"
-    for content in (b"a: [", b"\xff\xfe", b"!!python/object/apply:os.system [exit]"):
+    for content in (b"a: [", b"2020-13-45", b"[" * 5000, b"!!python/object/apply:os.system [exit]"):
         broken.write_bytes(content)
         refuse_foreign_code(broken)
+
+
+def test_other_encodings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model: größer", encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"config\.yaml: expected UTF-8 text.* Save it as UTF-8"):
+        refuse_foreign_code(path)
 
 
 def test_nothing_of_a_file_is_imported_before_it_is_allowed(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lcpdn_pl.errors import RunError
 from lcpdn_pl.files import write_whole
 from lcpdn_pl.metrics import IGNORE, dice_iou, image_counts
 
@@ -26,6 +28,8 @@ ERRORS = {
     "miss": (0.15, 0.40, 0.85),
     "ignored": (0.60, 0.60, 0.60),
 }
+MOST_BYTES = 2**28
+"""What the panels of a run may take; eight of 1024 x 1024 take 40 MB."""
 SMOOTHED = 10
 """Logged losses that a point of a convergence curve is the mean of."""
 TRUTH, PREDICTION = (0.20, 0.85, 0.35), (1.00, 0.85, 0.10)
@@ -65,7 +69,21 @@ def save_panels(panels: Sequence[Panel], path: Path) -> None:
 
 
 def load_panels(path: Path) -> list[Panel]:
-    """Reads what :func:`save_panels` wrote."""
+    """Reads what :func:`save_panels` wrote.
+
+    Raises:
+        RunError: If it is no such file, or says to unpack to far more.
+    """
+    try:
+        with ZipFile(path) as parts:
+            size = sum(part.file_size for part in parts.infolist())
+    except BadZipFile as error:
+        raise RunError(f"{path} is no file of lcpdn test ({error}). Run it again.") from error
+    if size > MOST_BYTES:
+        raise RunError(
+            f"{path}: expected pictures of at most {MOST_BYTES >> 20} MiB, found {size >> 20} MiB. "
+            "Remove the file, or run lcpdn test again."
+        )
     with np.load(path, allow_pickle=False) as content:
         rows = [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
     return [

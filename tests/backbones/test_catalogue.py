@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,26 @@ def test_embedded_weights_are_there_and_intact() -> None:
         assert CATALOGUE[name].path.stat().st_size / 1e6 == pytest.approx(
             CATALOGUE[name].megabytes, abs=0.1
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "create"),
+    [
+        ("lcpdn-ddpm-small", create_denoiser),
+        ("efficientnet-lite0", create_image_encoder),
+        ("minilm-l6", create_text_encoder),
+    ],
+)
+def test_embedded_weights_are_verified_when_they_are_loaded(
+    name: str, create: Callable[[str], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = replace(CATALOGUE[name], folder=tmp_path)
+    monkeypatch.setitem(CATALOGUE, name, entry)
+    with pytest.raises(WeightsError, match=f"{entry.file} is missing, but comes with"):
+        create(name)
+    entry.path.write_bytes(b"other")
+    with pytest.raises(WeightsError, match=rf"{entry.path}: expected the weights {name} with SHA"):
+        create(name)
 
 
 def test_fetched_files_are_whole_and_verified(published: Weights, folder: Path) -> None:
@@ -115,6 +136,10 @@ def test_fetched_denoiser_is_found_by_its_name(
         create_denoiser(name)
     folder.mkdir()
     (folder / name).touch()
+    with pytest.raises(WeightsError, match=rf"expected the weights {name} with SHA-256 a37c32ff"):
+        create_denoiser(name)
+    empty = hashlib.sha256().hexdigest()
+    monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], sha256=empty))
     read = []
 
     def reader(path: Path, stated: object) -> UNet2DModel:

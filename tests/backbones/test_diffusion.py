@@ -1,5 +1,6 @@
 """Diffusion features against the plain way of computing them."""
 
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -290,6 +291,14 @@ def test_unknown_denoiser_lists_the_forms(name: str) -> None:
 def test_folder_that_holds_no_denoiser(tiny_bert: str) -> None:
     with pytest.raises(WeightsError, match="no folder of a diffusers UNet2DModel"):
         create_denoiser(tiny_bert + "/..")
+
+
+def test_configurations_of_endless_layers_are_refused(tiny_denoiser: str, tmp_path: Path) -> None:
+    config = json.loads(Path(tiny_denoiser, "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"layers_per_block": 2**31}))
+    for name in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(WeightsError, match="2147483648 is no number of layers or channels"):
+            create_denoiser(str(name))
 
 
 def test_noised_follows_its_equation(unet: UNet2DModel) -> None:

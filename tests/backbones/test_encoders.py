@@ -124,7 +124,8 @@ def test_missing_encoder_says_how_to_get_it() -> None:
 def test_hub_revision_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def refuse(source: str, revision: str | None) -> None:
+    def refuse(source: str, revision: str | None, trust_remote_code: bool) -> None:
+        assert not trust_remote_code
         asked.append((source, revision))
         raise OSError("offline")
 

@@ -269,6 +269,18 @@ def test_a_first_level_unlike_the_time_embedding_is_refused(tmp_path: Path) -> N
         read_guided_diffusion(save(state, tmp_path), {"channel_mult": "0.5,1"})
 
 
+def test_shapes_of_no_network_cost_no_memory(tmp_path: Path) -> None:
+    state, _, _ = example(SMALL)
+    flat = {name: torch.zeros(1).expand(tensor.shape) for name, tensor in state.items()}
+    for width, message in ((33, "no UNet of guided-diffusion"), (32 * 10**6, "of another shape")):
+        for name in ("input_blocks.1.0.in_layers.2.weight", "input_blocks.3.0.in_layers.2.weight"):
+            flat[name] = torch.zeros(1).expand(width, 32, 3, 3)
+        flat["time_embed.0.weight"] = torch.zeros(1).expand(128, width)
+        torch.save(flat, tmp_path / "odd.pt")
+        with pytest.raises(WeightsError, match=message):
+            read_guided_diffusion(tmp_path / "odd.pt", {"num_head_channels": 1})
+
+
 def test_wrong_keys_are_all_listed(tmp_path: Path) -> None:
     state = example(SMALL)[0]
     del state["time_embed.0.bias"], state["middle_block.1.qkv.weight"]
@@ -293,7 +305,7 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not exist; download it"):
         read_guided_diffusion(tmp_path / "none.pt")
     (tmp_path / "code.pt").write_bytes(pickle.dumps(Malicious(), protocol=2))
-    with pytest.raises(WeightsError, match="need code to be unpickled are refused"):
+    with pytest.raises(WeightsError, match="code in it is not run"):
         read_guided_diffusion(tmp_path / "code.pt")
     (tmp_path / "torn.safetensors").write_bytes(b"\x10")
     with pytest.raises(WeightsError, match="not a readable state dict"):
@@ -301,6 +313,9 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "nested.pt")
     with pytest.raises(WeightsError, match="is not a state dict"):
         read_guided_diffusion(tmp_path / "nested.pt")
+    (tmp_path / "stopped.pt").write_bytes(b"\x80\x02}q\x00h\xff.")
+    with pytest.raises(WeightsError, match="not a readable state dict"):
+        read_guided_diffusion(tmp_path / "stopped.pt")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="no UNet of guided-diffusion"):
         read_guided_diffusion(tmp_path / "other.pt")

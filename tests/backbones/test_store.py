@@ -1,5 +1,6 @@
 """Entries appear whole, torn ones are computed again, the limit holds."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lcpdn_pl.backbones.store import FeatureStore
@@ -18,12 +20,16 @@ def maps(seed: int = 0) -> list[Tensor]:
     return [torch.randn(c, s, s, generator=generator) for c, s in ((6, 4), (3, 8))]
 
 
-def entry(folder: Path, key: str) -> Path:
-    return folder / f"{key}.safetensors"
+def key(name: str) -> str:
+    return name.encode().hex().rjust(32, "0")
 
 
-def assert_holds(store: FeatureStore, key: str, expected: list[Tensor]) -> None:
-    found = store.read(key)
+def entry(folder: Path, name: str) -> Path:
+    return folder / f"{key(name)}.safetensors"
+
+
+def assert_holds(store: FeatureStore, name: str, expected: list[Tensor]) -> None:
+    found = store.read(key(name))
     assert found is not None
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.equal(ours, theirs)
@@ -31,8 +37,8 @@ def assert_holds(store: FeatureStore, key: str, expected: list[Tensor]) -> None:
 
 def test_round_trip_counts_hits_and_misses(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path / "new" / "folder")
-    assert store.read("a") is None
-    store.write("a", maps())
+    assert store.read(key("a")) is None
+    store.write(key("a"), maps())
     assert_holds(store, "a", maps())
     assert_holds(FeatureStore(store.folder), "a", maps())
     assert (store.hits, store.misses) == (1, 1)
@@ -42,7 +48,7 @@ def test_round_trip_counts_hits_and_misses(tmp_path: Path) -> None:
 def test_half_precision_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     store = FeatureStore(tmp_path)
     half = [m.to(dtype) for m in maps()]
-    store.write("a", half)
+    store.write(key("a"), half)
     assert_holds(store, "a", half)
 
 
@@ -50,7 +56,7 @@ def test_half_precision_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
 def test_torn_entries_count_as_none(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    FeatureStore(tmp_path).write("a", maps())
+    FeatureStore(tmp_path).write(key("a"), maps())
     path = entry(tmp_path, "a")
     content = bytearray(path.read_bytes())
     if damage == "truncated":
@@ -66,9 +72,9 @@ def test_torn_entries_count_as_none(
     path.write_bytes(content)
     store = FeatureStore(tmp_path)
     with caplog.at_level(logging.WARNING):
-        assert store.read("a") is None
+        assert store.read(key("a")) is None
     assert "torn" in caplog.text
-    store.write("a", maps())
+    store.write(key("a"), maps())
     assert_holds(store, "a", maps())
 
 
@@ -82,38 +88,91 @@ def test_interrupted_write_leaves_no_entry(
 
     monkeypatch.setattr(os, "fsync", full)
     with caplog.at_level(logging.WARNING):
-        store.write("a", maps())
+        store.write(key("a"), maps())
     assert "No space left" in caplog.text
     assert list(tmp_path.iterdir()) == []
-    assert store.read("a") is None
+    assert store.read(key("a")) is None
 
 
 def test_limit_spares_entries_of_this_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    FeatureStore(tmp_path).write("old", maps(0))
+    FeatureStore(tmp_path).write(key("old"), maps(0))
     size = entry(tmp_path, "old").stat().st_size
     os.utime(entry(tmp_path, "old"), (0, 0))
     store = FeatureStore(tmp_path, limit=2.5 * size / 2**30)
-    for seed, key in enumerate("abcd", start=1):
+    for seed, name in enumerate("abcd", start=1):
         with caplog.at_level(logging.WARNING):
-            store.write(key, maps(seed))
-    assert store.read("old") is None
+            store.write(key(name), maps(seed))
+    assert store.read(key("old")) is None
     assert_holds(store, "a", maps(1))
     assert_holds(store, "b", maps(2))
-    assert store.read("c") is None
-    assert store.read("d") is None
+    assert store.read(key("c")) is None
+    assert store.read(key("d")) is None
     assert caplog.text.count("is full") == 1
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= store.limit
 
 
 def test_files_of_killed_writers_are_swept(tmp_path: Path) -> None:
-    killed, writing = tmp_path / ".a.1.partial", tmp_path / ".b.2.partial"
+    killed, writing = (tmp_path / f".{key(name)}.1.partial" for name in "ab")
     for path in (killed, writing):
         path.write_bytes(b"half")
     long_ago = time.time() - 7200
     os.utime(killed, (long_ago, long_ago))
-    FeatureStore(tmp_path).write("a", maps())
+    FeatureStore(tmp_path).write(key("a"), maps())
     assert not killed.exists()
     assert writing.exists()
+
+
+def test_files_that_are_no_entries_are_left_alone(tmp_path: Path) -> None:
+    others = [tmp_path / name for name in ("thesis.txt", ".a.1.partial", "model.safetensors")]
+    others.append(tmp_path / f"{'a' * 31}.safetensors")
+    for path in others:
+        path.write_bytes(bytes(5000))
+        os.utime(path, (0, 0))
+    (tmp_path / "folder").mkdir()
+    store = FeatureStore(tmp_path, limit=4000 / 2**30)
+    store.write(key("a"), maps())
+    assert_holds(store, "a", maps())  # what is not its own takes none of its room
+    store.write(key("b"), [torch.zeros(2000)])
+    assert all(path.stat().st_size == 5000 for path in others)
+
+
+def described(shape: list[int], *offsets: int, dtype: str = "F32") -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"0": described([2**20, 2**20], 0, 16)},
+        {"0": described([4], 0, 2**40)},
+        {"0": described([4], -16, 0)},
+        {"0": described([4], 0, 16), "1": described([4], 0, 16)},
+        {"weights": described([4], 0, 16)},
+        {"0": described([], 0, 16)},
+        {"0": described([4], 0, 16, dtype="PICKLE")},
+        {"0": described([], 0, 16, dtype="C128")},
+    ],
+    ids=["shape", "end", "start", "overlap", "name", "no axis", "type", "number"],
+)
+def test_headers_that_lie_count_as_none(tmp_path: Path, tensors: dict[str, object]) -> None:
+    header = json.dumps(tensors).encode()
+    entry(tmp_path, "a").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    assert FeatureStore(tmp_path).read(key("a")) is None
+    assert not entry(tmp_path, "a").exists()
+
+
+def test_another_shape_or_type_of_the_same_bytes_counts_as_none(tmp_path: Path) -> None:
+    for old, new in ((b"[6,4,4]", b"[4,6,4]"), (b'"F32"', b'"I32"')):
+        FeatureStore(tmp_path).write(key("a"), maps())
+        content = entry(tmp_path, "a").read_bytes()
+        assert old in content
+        entry(tmp_path, "a").write_bytes(content.replace(old, new))
+        assert FeatureStore(tmp_path).read(key("a")) is None
+
+
+def test_a_tensor_without_an_axis_counts_as_none(tmp_path: Path) -> None:
+    save_file({"0": torch.tensor(1.0)}, entry(tmp_path, "a"), {"checksum": "00000000"})
+    assert FeatureStore(tmp_path).read(key("a")) is None
 
 
 def _hammer(folder: Path, limit: float, failures: "multiprocessing.Queue[str]") -> None:
@@ -121,16 +180,16 @@ def _hammer(folder: Path, limit: float, failures: "multiprocessing.Queue[str]") 
     store = FeatureStore(folder, limit)
     for index in range(150):
         seed = index * 7 % 10
-        found = store.read(str(seed))
+        found = store.read(key(str(seed)))
         if found is None:
-            store.write(str(seed), maps(seed))
+            store.write(key(str(seed)), maps(seed))
         elif not all(map(torch.equal, found, maps(seed))):
             failures.put(f"entry {seed} is wrong")
 
 
 def test_processes_share_a_folder(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
-    store.write("0", maps())
+    store.write(key("0"), maps())
     size = entry(tmp_path, "0").stat().st_size
     context = multiprocessing.get_context("spawn")
     failures: multiprocessing.Queue[str] = context.Queue()

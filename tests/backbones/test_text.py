@@ -1,5 +1,7 @@
 """The report cache, full precision, and where an encoder is looked for."""
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from lcpdn_pl.backbones import text
 from lcpdn_pl.backbones.text import TextEncoder, create_text_encoder
+from lcpdn_pl.errors import WeightsError
 
 
 def test_the_least_recently_used_report_goes_first(tiny_bert: str) -> None:
@@ -21,6 +24,14 @@ def test_the_least_recently_used_report_goes_first(tiny_bert: str) -> None:
     assert encoder.encoded == 3
     encoder(["two"])
     assert encoder.encoded == 4
+
+
+def test_a_configuration_of_other_types_is_refused(tiny_bert: str, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bert, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": [64]}))
+    with pytest.raises(WeightsError, match="could not be loaded"):
+        TextEncoder(str(tmp_path))
 
 
 def test_a_batch_larger_than_the_cache_is_whole(tiny_bert: str) -> None:
@@ -64,12 +75,13 @@ def test_tokenizer_and_weights_are_of_one_revision(
     class Stub(nn.Module):
         config = SimpleNamespace(hidden_size=5)
 
-    def load_tokenizer(source: str, revision: str | None) -> SimpleNamespace:
+    def load_tokenizer(source: str, revision: str | None, **options: bool) -> SimpleNamespace:
+        assert options == {"trust_remote_code": False}
         asked.append((source, revision))
         return SimpleNamespace(model_max_length=32)
 
-    def load_model(source: str, revision: str | None, dtype: torch.dtype) -> nn.Module:
-        assert dtype == torch.float32
+    def load_model(source: str, revision: str | None, **options: object) -> nn.Module:
+        assert options == {"dtype": torch.float32, "trust_remote_code": False}
         asked.append((source, revision))
         return Stub()
 

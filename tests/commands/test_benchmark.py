@@ -1,5 +1,6 @@
 """Grids of runs: what is a cell, what is run, what is not run again."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from lcpdn_pl.cli import main
-from lcpdn_pl.commands.grid import read_grid
+from lcpdn_pl.commands.grid import STATE, read_grid
 from lcpdn_pl.errors import ConfigError
 from tests.conftest import TreeMaker
 
@@ -156,12 +157,38 @@ def test_what_is_no_cell_is_left_alone(grid: Path, calls: Calls) -> None:
         ({"out": "x", "grids": {"seed": {0: ""}}}, "expected `grids` to be a list of axes"),
         ({"out": "x", "grids": [{"seed": [0, 1]}]}, "expected `seed` to map labels to arguments"),
         ({"out": "x", "grids": [{"a": {1: ""}}, {"b": {1: ""}}]}, "two cells are called 1"),
+        ({"out": ["x"], "grids": []}, r"expected `out` to name a folder, found \['x'\]"),
+        ({"out": "x" * 300, "grids": []}, "expected `out` to name a folder"),
+        ({"out": "x", "grids": [{"a": {1: "'"}}]}, "expected arguments .* for `1` of `a`, found"),
+        ({"out": "x", "grids": [{"a": {1: ["-s"]}}]}, "expected arguments as on a command line"),
+        ({"out": "x", "grids": [{"a": {"x" * 61: ""}}]}, "in at most 60 characters"),
     ],
 )
 def test_other_contents_are_refused(grid: Path, content: object, message: str) -> None:
     grid.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(ConfigError, match=message):
         read_grid(grid)
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"a: \xff", b"a: 2020-13-45", b"[" * 5000])
+def test_what_is_no_yaml_is_refused(grid: Path, content: bytes) -> None:
+    grid.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"grid\.yaml is no readable YAML file: "):
+        read_grid(grid)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"fit": "-s 1"}, {"fit": [1]}, {"tested": []}, {"seconds": {"fit": "1"}}, {"fitted": "no"}],
+    ids=str,
+)
+def test_a_broken_state_of_a_cell_is_refused(grid: Path, changes: dict[str, object]) -> None:
+    cell = read_grid(grid)[0]
+    cell.write(cell.read())
+    state = cell.folder / STATE
+    state.write_text(json.dumps(json.loads(state.read_text()) | changes))
+    with pytest.raises(ConfigError, match=r"cell\.json is broken \(.*\)\. Remove the folder"):
+        cell.read()
 
 
 def test_no_cell_matches(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:

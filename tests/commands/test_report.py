@@ -1,5 +1,7 @@
 """``lcpdn report``: tables, and pictures that exist."""
 
+import json
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -81,3 +83,38 @@ def test_nothing_is_written_without_results(
         main(["report", str(tmp_path), "--out", str(tmp_path / "report")])
     assert "holds no tested run" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_a_run_from_elsewhere_writes_no_code_and_nowhere_else(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    run = write_run(tmp_path / "runs" / "a", 70, 0, f"m{evil}", widths=evil)
+    write_run(tmp_path / "runs" / "b", 60, 0, f"m{evil}", widths=f'"{evil}')
+    facts = json.loads((run / "test/monuseg/facts.json").read_text())
+    facts["data"] = f'x{evil}/../../../escaped" onload="alert(1)'
+    (run / "test/monuseg/facts.json").write_text(json.dumps(facts))
+    panel = Panel(torch.zeros(3, 8, 8), evil, evil, torch.zeros(8, 8, dtype=torch.long))
+    save_panels([panel], run / "test/monuseg/panels.npz")
+    out = tmp_path / "deep" / "report"
+    main(["report", str(tmp_path / "runs"), "--out", str(out)])
+    page = (out / "report.html").read_text()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)") >= 3
+    assert '" onload' not in page
+    assert len(list(out.glob("panels_x*escaped*.png"))) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"deep", "runs"}
+    assert [path.name for path in out.parent.iterdir()] == ["report"]
+
+
+def test_pictures_that_unpack_to_too_much(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runs / "a/test/monuseg/panels.npz"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed,
+        packed.open("image.npy", "w") as member,
+    ):
+        for _ in range(257):
+            member.write(bytes(2**20))
+    with pytest.raises(SystemExit):
+        main(["report", str(runs), "--out", str(tmp_path / "report")])
+    assert "expected pictures of at most 256 MiB, found 257 MiB" in capsys.readouterr().err

@@ -170,7 +170,7 @@ def test_a_manifest_with_nothing_to_write_or_without_masks(
     with pytest.raises(DataError, match="found that each has one"):
         write_reports(manifest(tmp_path / "m.csv", rows), "lungs", (255,))
     rows[2] |= {"mask": "", "text": ""}
-    rows[4] |= {"mask": "gone.png", "text": ""}
+    rows[4] |= {"mask": "gone" * 100, "text": ""}  # longer than a file's name can be
     with pytest.raises(DataError, match=r"2 rows without a report, and .*: row 4, row 6\n"):
         write_reports(manifest(tmp_path / "m.csv", rows), "lungs", (255,))
     assert not (tmp_path / "m_reports.csv").exists()

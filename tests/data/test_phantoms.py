@@ -11,6 +11,7 @@ from lcpdn_pl.data.phantoms import _SCENES, LOOKS, Look, Phantom, _phantom, draw
 from lcpdn_pl.data.phantoms.lungs import opacify
 from lcpdn_pl.data.phantoms.reports import KINDS
 from lcpdn_pl.data.phantoms.scene import Scene
+from lcpdn_pl.errors import ConfigError
 
 SIZE = 64
 SEEDS = range(32)
@@ -212,10 +213,10 @@ def test_consolidation_has_a_sharp_edge_and_haze_a_wide_one() -> None:
 
 
 def test_unknown_look_lists_the_looks() -> None:
-    with pytest.raises(ValueError, match=r"'mri'.*nuclei, xray, ct"):
+    with pytest.raises(ConfigError, match=r"'mri'.*nuclei, xray, ct"):
         draw_phantom("mri", 64, np.random.default_rng(0))  # type: ignore[arg-type]
 
 
 def test_too_small_size_names_value_and_bound() -> None:
-    with pytest.raises(ValueError, match=r"size is 31.*at least 32"):
+    with pytest.raises(ConfigError, match=r"size is 31.*at least 32"):
         draw_phantom("ct", 31, np.random.default_rng(0))

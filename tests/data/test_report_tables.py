@@ -1,11 +1,14 @@
 from pathlib import Path
+from zipfile import ZipFile
 
+import openpyxl
 import pandas as pd
 import pytest
 
 from lcpdn_pl.data.report_tables import read_report_table
 from lcpdn_pl.errors import DataError
 
+CONTENT_TYPES = b"http://schemas.openxmlformats.org/package/2006/content-types"
 ROWS = {"a.png": "One area, left.", "b.png": "None, NA"}
 
 
@@ -119,6 +122,41 @@ def test_no_spreadsheet(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "t.xlsx"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"t\.xlsx: expected an \.xlsx .*unreadable.* Save"):
+        read_report_table(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("xl/worksheets/sheet1.xml", b"<worksheet><sheetData>"),
+        ("[Content_Types].xml", b""),
+        ("[Content_Types].xml", b"<Types xmlns='%b'><Default Type='a'/></Types>" % CONTENT_TYPES),
+    ],
+)
+def test_spreadsheets_with_a_broken_part(tmp_path: Path, part: str, content: bytes) -> None:
+    path = table(tmp_path / "t.xlsx", good(["Image", "Text"]))
+    with ZipFile(path) as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    with ZipFile(path, "w") as broken:
+        for name, kept in parts.items():
+            broken.writestr(name, content if name == part else kept)
+    with pytest.raises(DataError, match=r"t\.xlsx: expected an \.xlsx .*unreadable.* Save"):
+        read_report_table(path)
+
+
+def test_a_stray_cell_far_off(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.xlsx", good(["Image", "Text"]))
+    book = openpyxl.load_workbook(path)
+    book.active["ZZ100000"] = "stray"
+    book.save(path)
+    with pytest.raises(DataError, match=r"expected 2 cells in each row, .* more in row 100000\."):
+        read_report_table(path)
+
+
+def test_half_of_a_character(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text('{"a.png": "One \\ud800 area."}')
+    with pytest.raises(DataError, match=r"t\.json: expected JSON .* surrogates not allowed"):
         read_report_table(path)
 
 

@@ -247,6 +247,17 @@ def test_manifest_lines_that_are_broken(tmp_path: Path) -> None:
     assert "line 3 (no object), line 4 (text is no string)" in text
 
 
+@pytest.mark.parametrize("line", ['{"text": "\\ud800"}', "[" * 100_000])
+def test_manifest_lines_that_nothing_can_be_made_of(tmp_path: Path, line: str) -> None:
+    (tmp_path / "m.jsonl").write_text(line)
+    assert "1 broken lines: line 1 (" in message(lambda: read_manifest(tmp_path / "m.jsonl"))
+
+
+def test_manifest_with_a_text_in_the_place_of_a_path(path: Path) -> None:
+    text = message(lambda: read_manifest(manifest(path, [row(mask="One area. " * 100)])))
+    assert "1 missing files: " in text
+
+
 def test_manifest_of_other_encoding(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_bytes("é".encode("latin-1"))
     assert "m.jsonl: expected UTF-8" in message(lambda: read_manifest(tmp_path / "m.jsonl"))

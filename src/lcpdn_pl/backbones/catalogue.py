@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -182,6 +183,42 @@ CATALOGUE = {
 
 
 def local_copy(name: str) -> Path | None:
-    """The file of fetched weights, ``None`` where they are not in the catalogue or not there."""
+    """The file of embedded or fetched weights, verified where a checksum is stated.
+
+    Returns:
+        ``None`` where they are not in the catalogue or not there.
+
+    Raises:
+        WeightsError: If the file has another checksum.
+    """
     weights = CATALOGUE.get(name)
-    return weights.path if weights is not None and weights.present else None
+    if weights is None or not weights.present:
+        return None
+    state = weights.path.stat()
+    _verify(weights, weights.path, state.st_mtime_ns, state.st_size)
+    return weights.path
+
+
+def embedded(name: str) -> Path:
+    """The file of weights that come with an installation, verified.
+
+    Raises:
+        WeightsError: If it is missing, or has another checksum.
+    """
+    path = local_copy(name)
+    if path is None:
+        raise WeightsError(
+            f"{CATALOGUE[name].path} is missing, but comes with the installation. Install lcpdn_pl "
+            "and what it depends on anew."
+        )
+    return path
+
+
+@cache  # once a process, unless the file has changed
+def _verify(weights: Weights, path: Path, _changed: int, _size: int) -> None:
+    if weights.intact() is False:
+        remedy = f"lcpdn weights fetch {weights.name}" if weights.source else "install it anew"
+        raise WeightsError(
+            f"{path}: expected the weights {weights.name} with SHA-256 {weights.sha256}, found "
+            f"{sha256(path)}. Remove the file, and {remedy}."
+        )

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone, check_sides
-from lcpdn_pl.backbones.catalogue import CATALOGUE, elsewhere, local_copy
+from lcpdn_pl.backbones.catalogue import CATALOGUE, elsewhere, embedded, local_copy
 from lcpdn_pl.backbones.guided_diffusion import read_guided_diffusion
 from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.errors import ConfigError, WeightsError
@@ -328,6 +328,18 @@ def _modulate(hidden: Tensor, modulation: Tensor | None) -> Tensor:
     return hidden * (1 + scale) + shift
 
 
+def _config(path: Path) -> dict[str, object]:
+    """The configuration of a UNet2DModel, which would be built for ever of ever so many layers."""
+
+    def size(digits: str) -> int:
+        if len(digits) > 6:
+            raise ValueError(f"{digits[:20]} is no number of layers or channels")
+        return int(digits)
+
+    config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"), parse_int=size)
+    return config
+
+
 def create_denoiser(
     name: str, stated: Mapping[str, object] | None = None, random_seed: int = 0
 ) -> tuple[UNet2DModel, bool]:
@@ -348,20 +360,27 @@ def create_denoiser(
         WeightsError: If the name is of no such form or the weights do not load.
     """
     if name == SMALL:
-        name = str(weights.DDPM_SMALL)
+        name = str(embedded(SMALL).parent)
     path = weights.DDPM_SMALL / "config.json" if name == f"{SMALL}:random" else Path(name)
     if not path.exists():
         path = local_copy(name) or path
     if path.suffix == ".json" and path.is_file():
-        return weights.random_unet(json.loads(path.read_text()), random_seed), False
+        try:
+            return weights.random_unet(_config(path), random_seed), False
+        except Exception as error:  # what diffusers raises depends on what is wrong with a file
+            raise WeightsError(
+                f"{path}: expected the configuration of a diffusers UNet2DModel, found one that "
+                f"builds none ({weights.reason(error)}). Save it anew with save_config."
+            ) from error
     if path.is_dir():
         try:
+            _config(path / "config.json")
             unet = UNet2DModel.from_pretrained(
                 path, low_cpu_mem_usage=False, torch_dtype=torch.float32, use_safetensors=True
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:  # as above
             raise WeightsError(
-                f"{path} is no folder of a diffusers UNet2DModel: {error}"
+                f"{path} is no folder of a diffusers UNet2DModel: {weights.reason(error)}"
             ) from error
         return unet, True
     if path.suffix in {".pt", ".safetensors"}:

@@ -3,7 +3,6 @@
 Dhariwal and Nichol, "Diffusion models beat GANs on image synthesis", NeurIPS 2021.
 """
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lcpdn_pl.errors import ConfigError, WeightsError
+from lcpdn_pl.backbones.weights import reason
+from lcpdn_pl.errors import ConfigError, LCPDNError, WeightsError
 
 # The options that shape the network, as the public scripts call them, each with a valid value.
 _OPTIONS: Mapping[str, object] = {
@@ -121,13 +120,16 @@ def read_guided_diffusion(
     state = _read(path)
     try:
         layout = _infer(state)
-    except (KeyError, IndexError) as error:
+        _check(path, layout.options(options.get("image_size")), options)
+        with torch.device("meta"):  # no memory is spent on shapes that may be anything
+            unet = UNet2DModel.from_config(_config(path, layout, options))
+    except LCPDNError:
+        raise
+    except Exception as error:  # whatever other keys and shapes lead to
         raise WeightsError(
             f"{path} holds no UNet of guided-diffusion with convolutions or residual blocks that "
             f"resample (stopped at {error}); give a checkpoint such as 256x256_diffusion_uncond.pt."
         ) from error
-    _check(path, layout.options(options.get("image_size")), options)
-    unet = UNet2DModel.from_config(_config(path, layout, options))
     _load(unet, path, state, layout, options.get("use_new_attention_order", False))
     return unet
 
@@ -176,10 +178,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # the unpickler raises what torn bytes lead it to
         raise WeightsError(
-            f"{path} is not a readable state dict: {error}. Download it again; files that need "
-            "code to be unpickled are refused."
+            f"{path} is not a readable state dict: {reason(error)}. Download it again."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(part, Tensor) for part in state.values()):
         raise WeightsError(
@@ -352,5 +353,5 @@ def _load(
                 value = value.unflatten(0, (3, heads, -1))[index]
             else:
                 value = value.unflatten(0, (heads, 3, -1))[:, index]
-        loaded[key] = value.reshape(like.shape)
-    unet.load_state_dict(loaded)
+        loaded[key] = value.reshape(like.shape).float()
+    unet.load_state_dict(loaded, assign=True)

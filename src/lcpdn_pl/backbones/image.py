@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone
-from lcpdn_pl.backbones.catalogue import elsewhere, local_copy
+from lcpdn_pl.backbones.catalogue import elsewhere, embedded, local_copy
 from lcpdn_pl.errors import WeightsError
 
 
@@ -68,6 +68,7 @@ class EfficientNetTokens(ImageEncoder):
 
     def feature_maps(self, image: Tensor) -> list[Tensor]:
         """See :meth:`ImageEncoder.feature_maps`; five, at strides 2, 4, 8, 16 and 32."""
+        self.eval()
         # The weights expect (x - 127) / 128 of 0..255, and image is (x - 127.5) / 127.5.
         maps: list[Tensor] = self.net((image * 127.5 + 0.5) / 128)
         return maps
@@ -99,9 +100,10 @@ class OpenClipTokens(ImageEncoder):
                 pretrained=str(file or checkpoint),
                 force_quick_gelu=tag.get("quick_gelu", False),
             )
-        except (RuntimeError, OSError) as error:
+        except Exception as error:  # what OpenCLIP raises depends on what is wrong with a file
             raise WeightsError(
-                f"OpenCLIP could not load {architecture!r} with weights {checkpoint!r}: {error}. "
+                f"OpenCLIP could not load {architecture!r} with weights {checkpoint!r}: "
+                f"{weights.reason(error)}. "
                 "Give a known architecture and tag or the path of a weights file. "
                 f"{elsewhere(name)}"
             ) from error
@@ -133,6 +135,7 @@ class OpenClipTokens(ImageEncoder):
 
     def _encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Patches [B, D_I, rows, columns] and class token [B, 1, D_I]."""
+        self.eval()
         image = F.interpolate(
             image, self.size, mode="bicubic", align_corners=False, antialias=True
         ).clamp(-1, 1)
@@ -159,6 +162,7 @@ def create_image_encoder(name: str) -> ImageEncoder:
         WeightsError: If the name is of neither form, or its weights cannot be loaded.
     """
     if name == "efficientnet-lite0":
+        embedded(name)
         return EfficientNetTokens()
     match name.split("/", 2):
         case ["open_clip", architecture, checkpoint]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 import zlib
 from collections.abc import Sequence
@@ -14,19 +15,20 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-_SUFFIX = ".safetensors"
+_ENTRY = re.compile(r"[0-9a-f]{32}\.safetensors")
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.\d+\.partial")
 _STALE_PARTIAL = 3600.0  # seconds after which a half-written file has no writer any more
 
 
 class FeatureStore:
-    """A folder with one file of feature maps an entry.
+    """A folder with one file of feature maps an entry, whose key is 32 hexadecimal digits.
 
     Any number of processes may share it: an entry appears whole or not at all, and whoever finds
     none computes it. An entry that is torn, or is not what its writer wrote, counts as none; its
     checksum is verified when a process first reads it. Where the limit is reached, entries that no
     process has used since this one started give way, the longest unused first; if that is not
     enough, new entries are not stored, since cycling over more images than fit would otherwise
-    throw each of them out just before its turn.
+    throw each of them out just before its turn. Other files in the folder are left alone.
 
     Args:
         folder: Where the entries lie; made if need be.
@@ -62,7 +64,7 @@ class FeatureStore:
         except FileNotFoundError:
             self.misses += 1
             return None
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError) as error:  # the last of odd shapes
             log.warning("Cached features %s are torn (%s); computing them again.", path, error)
             path.unlink(missing_ok=True)
             self.misses += 1
@@ -89,11 +91,13 @@ class FeatureStore:
             log.warning("Features could not be cached in %s: %s", self.folder, error)
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{_SUFFIX}"
+        return self.folder / f"{key}.safetensors"
 
     def _make_room(self, size: int) -> bool:
         entries = []
         for entry in os.scandir(self.folder):
+            if not (_ENTRY.fullmatch(entry.name) or _PARTIAL.fullmatch(entry.name)):
+                continue  # a configuration may have named a folder of something else
             try:
                 status = entry.stat()
             except FileNotFoundError:  # another process was faster
@@ -102,7 +106,7 @@ class FeatureStore:
         total = size + sum(length for _, length, _ in entries)
         now = time.time()
         for used, length, path in sorted(entries):
-            abandoned = path.suffix != _SUFFIX and now - used > _STALE_PARTIAL
+            abandoned = path.suffix == ".partial" and now - used > _STALE_PARTIAL
             if abandoned or (total > self.limit and used < self._started):
                 path.unlink(missing_ok=True)
                 total -= length
@@ -126,5 +130,6 @@ def _load(path: Path) -> tuple[list[Tensor], str | None]:
 def _checksum(maps: Sequence[Tensor]) -> str:
     value = 0
     for tensor in maps:
+        value = zlib.crc32(f"{tensor.dtype} {list(tensor.shape)}".encode(), value)
         value = zlib.crc32(tensor.view(torch.uint8).numpy().data, value)
     return f"{value:08x}"

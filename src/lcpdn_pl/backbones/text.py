@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone
-from lcpdn_pl.backbones.catalogue import elsewhere, local_copy
+from lcpdn_pl.backbones.catalogue import elsewhere, embedded, local_copy
 from lcpdn_pl.errors import WeightsError
 
 
@@ -44,17 +44,19 @@ class TextEncoder(FrozenBackbone):
     ) -> None:
         super().__init__()
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            # Not to be asked whether code that comes with the encoder shall be run.
+            options = {"revision": revision, "trust_remote_code": False}
+            self.tokenizer = AutoTokenizer.from_pretrained(source, **options)
             # Half-precision files would otherwise load as such.
-            self.net = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32)
-        except (OSError, ValueError) as error:
+            self.net = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
+            self.width = int(self.net.config.hidden_size)
+            self.max_tokens = min(max_tokens, self.tokenizer.model_max_length)
+        except Exception as error:  # what transformers raises depends on what is wrong with a file
             raise WeightsError(
-                f"Text encoder {source!r} could not be loaded: {str(error).splitlines()[0]} "
-                "Give the folder or the hub id of a transformers encoder. "
+                f"Text encoder {source!r} could not be loaded: {weights.reason(error)}. Give "
+                "the folder or the hub id of a transformers encoder. "
                 f"{elsewhere(name or source)}"
             ) from error
-        self.width: int = self.net.config.hidden_size
-        self.max_tokens = min(max_tokens, self.tokenizer.model_max_length)
         self.cache_size = cache_size
         self.encoded = 0
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
@@ -108,7 +110,7 @@ def create_text_encoder(name: str, max_tokens: int = 64) -> TextEncoder:
         WeightsError: If the encoder cannot be loaded.
     """
     if name == "minilm-l6":
-        return TextEncoder(str(weights.minilm_l6()), max_tokens=max_tokens, name=name)
+        return TextEncoder(str(embedded(name).parent), max_tokens=max_tokens, name=name)
     if (local := local_copy(name)) is not None:
         return TextEncoder(str(local.parent), max_tokens=max_tokens, name=name)
     source, _, revision = name.partition("@")

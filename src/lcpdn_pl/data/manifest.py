@@ -1,6 +1,7 @@
 """A manifest as a samples table: one's own data, listed in a .csv or .jsonl file."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from lcpdn_pl.data.problems import Problems
-from lcpdn_pl.data.report_tables import read_cells
+from lcpdn_pl.data.report_tables import read_cells, refuse_half_characters, refuse_large
 from lcpdn_pl.errors import DataError
+from lcpdn_pl.trust import leads_out
 
 SPLITS = ("train", "val", "test", "predict")
 
@@ -32,6 +34,7 @@ def _csv_rows(path: Path) -> dict[str, _Row]:
 
 def _json_row(line: str) -> _Row:
     row = json.loads(line)
+    refuse_half_characters(row)
     if not isinstance(row, dict):
         raise TypeError("no object")
     row = {key.strip().lower(): "" if value is None else value for key, value in row.items()}
@@ -59,7 +62,7 @@ def _json_rows(path: Path) -> dict[str, _Row]:
         try:
             if line.strip():
                 rows[f"line {place}"] = _json_row(line)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             problems.add("broken lines", f"line {place} ({error})")
     problems.raise_any(
         f"{path}: expected one JSON object with string values in each line", "Correct these lines."
@@ -97,12 +100,15 @@ def _sample(
         problems.add("rows without a text", place)
     if split not in SPLITS:
         problems.add(f"splits other than {', '.join(SPLITS)}", f"{split or 'none'} ({place})")
+    if leads_out(name := row.get("name", "") or Path(image).stem):
+        # Predictions are written under it.
+        problems.add("names that lead out of the folder", f"{name!r} ({place})")
     return {
         "image": locate(image)[0],
         "mask": locate(mask)[0] if mask else "",
         "text": text,
         "split": split,
-        "name": row.get("name", "") or Path(image).stem,
+        "name": name,
         "source": row.get("source", ""),
     }
 
@@ -124,6 +130,7 @@ def read_rows(path: Path) -> dict[str, dict[str, str]]:
         raise DataError(f"{path}: expected a .csv or .jsonl manifest. Convert it to one of them.")
     if not path.is_file():
         raise DataError(f"{path}: expected a manifest, found no such file. Correct the path.")
+    refuse_large(path)
     return readers[path.suffix.lower()](path)
 
 
@@ -146,7 +153,7 @@ def list_manifest(path: Path) -> tuple[pd.DataFrame, Problems]:
     @cache
     def locate(value: str) -> tuple[str, bool]:
         file = path.parent / value
-        return str(file), file.is_file()
+        return str(file), os.path.isfile(file)  # noqa: PTH113 - Path's raises at a long name
 
     samples = [_sample(place, row, locate, problems) for place, row in rows.items()]
     return pd.DataFrame(samples), problems
@@ -167,8 +174,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
     Raises:
         DataError: The manifest is missing or unreadable, lacks a column or every row, names files
-            that are missing, or has rows without image, mask, text or a known split. Everything
-            is listed, by kind.
+            that are missing, has rows without image, mask, text or a known split, or names with
+            `..`. Everything is listed, by kind.
     """
     samples, problems = list_manifest(path)
     problems.raise_any(

@@ -2,13 +2,14 @@
 
 import csv
 import json
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
-import pandas as pd
+import openpyxl
 
 from lcpdn_pl.data.problems import Problems, listing
 from lcpdn_pl.errors import DataError
@@ -16,6 +17,9 @@ from lcpdn_pl.errors import DataError
 _NAME_COLUMNS = ("image",)
 _TEXT_COLUMNS = ("description", "text")
 _SOURCE_COLUMN = "source"
+_MOST_CELLS = 10_000_000
+MOST_BYTES = 64 * 2**20
+"""Of a table; in memory it takes many times as much."""
 
 
 class Report(NamedTuple):
@@ -42,20 +46,31 @@ def _csv_cells(path: Path) -> Iterator[list[str]]:
         ) from error
 
 
-def _sheet_cells(path: Path) -> list[list[str]]:
+def _sheet_cells(path: Path) -> Iterator[list[str]]:
     try:
-        sheet = pd.read_excel(path, header=None, dtype=str, na_filter=False, engine="openpyxl")
-    except (BadZipFile, KeyError, ValueError, OSError) as error:
+        with path.open("rb") as file:
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            sheet = book.worksheets[0]
+            sheet.reset_dimensions()  # those that the file states need not be its own
+            for row in sheet.iter_rows(values_only=True):
+                yield [_cell_text(value) for value in row]
+    except Exception as error:  # the readers of zip, XML and sheets raise what they like
         raise DataError(
             f"{path}: expected an .xlsx spreadsheet, found an unreadable file ({error}). Save the "
             "table again as .xlsx or as .csv."
         ) from error
-    return [list(row) for row in sheet.itertuples(index=False)]
+
+
+def _cell_text(value: object) -> str:
+    if value is None:
+        return ""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _json_cells(path: Path) -> list[list[str]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+        refuse_half_characters(content)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: expected JSON as UTF-8 text, found a broken file ({error}). Export it again."
@@ -64,6 +79,11 @@ def _json_cells(path: Path) -> list[list[str]]:
         return [["Image", "Description"], *([name, text] for name, text in content.items())]
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
         titles = list(dict.fromkeys(title for row in content for title in row))
+        if len(titles) * len(content) > _MOST_CELLS:
+            raise DataError(
+                f"{path}: expected at most {_MOST_CELLS:,} cells, found {len(content)} rows of "
+                f"{len(titles)}. Give all objects the same keys."
+            )
         cells = [[row.get(title) for title in titles] for row in content]
         return [titles, *([("" if c is None else str(c)) for c in row] for row in cells)]
     raise DataError(
@@ -78,6 +98,45 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         twice = {name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])}
         raise ValueError(f"names that are there twice: {listing(sorted(twice))}")
     return names
+
+
+def refuse_half_characters(content: object) -> None:
+    """Refuses what JSON can hold and no file: half of a character, such as U+D800 on its own.
+
+    Raises:
+        ValueError: If a string cannot be encoded.
+    """
+    json.dumps(content, ensure_ascii=False).encode()
+
+
+def refuse_large(path: Path) -> None:
+    """Refuses a table that would fill the memory, by its size and what it says to unpack to.
+
+    Raises:
+        DataError: Says how large a table may be.
+    """
+    size, most = path.stat().st_size, MOST_BYTES
+    # What is no spreadsheet is left to its reader to complain of.
+    with suppress(Exception), zipfile.ZipFile(path) as parts:
+        size, most = sum(part.file_size for part in parts.infolist()), 4 * MOST_BYTES
+    if size > most:
+        raise DataError(
+            f"{path}: expected a table of at most {most >> 20} MiB, found {size >> 20} MiB. Leave "
+            "out what is no report, or divide it."
+        )
+
+
+def _few(path: Path, rows: Iterable[list[str]]) -> Iterator[list[str]]:
+    """The rows, as long as they are no more than any table of reports has."""
+    cells = 0
+    for row in rows:
+        cells += len(row)
+        if cells > _MOST_CELLS:
+            raise DataError(
+                f"{path}: expected at most {_MOST_CELLS:,} cells, found more. Delete what lies far "
+                "below or far to the right of the table."
+            )
+        yield row
 
 
 def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -95,8 +154,8 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         The header's cells, and the rows below it with one cell for each cell of the header.
 
     Raises:
-        DataError: The file is missing, unreadable, not UTF-8, of another kind, or has rows with
-            more cells than its header.
+        DataError: The file is missing, unreadable, not UTF-8, of another kind, has rows with more
+            cells than its header, or far more cells than any report table.
     """
     readers: dict[str, Callable[[Path], Iterable[list[str]]]] = {
         ".csv": _csv_cells,
@@ -109,10 +168,11 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         )
     if not path.is_file():
         raise DataError(f"{path}: expected a table, found no such file. Correct the path.")
+    refuse_large(path)
     once: dict[str, str] = {}  # equal cells share one string, however long the table
     rows = [
         [once.setdefault(cell, cell) for cell in map(str.strip, row)]
-        for row in readers[path.suffix.lower()](path)
+        for row in _few(path, readers[path.suffix.lower()](path))
     ]
     while rows and not any(rows[-1]):
         rows.pop()
@@ -124,6 +184,11 @@ def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         raise DataError(
             f"{path}: expected {width} cells in each row, as in its header, found more in "
             f"row {listing(long)}. Put a text that holds commas between double quotes."
+        )
+    if len(rows) * width > _MOST_CELLS:
+        raise DataError(
+            f"{path}: expected at most {_MOST_CELLS:,} cells, found {len(rows)} rows of {width}. "
+            "Delete what lies far below or far to the right of the table."
         )
     return header, [(cells + [""] * width)[:width] for cells in rows]
 

@@ -78,6 +78,21 @@ def test_own_window(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"c\.dcm: expected a linear window, found SIGMOID"):
         open_picture(curved)
     assert open_picture(curved, window=(40, 400)).rows(0, 1).shape == (1, 3, 3)
+    emptied = write_ct(tmp_path / "d.dcm", WindowCenter=None, WindowWidth=None)
+    assert open_picture(emptied).note == "values from the smallest to the largest"
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
+@pytest.mark.parametrize(
+    ("center", "width", "message"),
+    [(b"nan ", 400, "LINEAR of center nan"), (b"1234", 0, "width 0"), (b"x   ", 400, "be read")],
+)
+def test_own_windows_that_are_none(tmp_path: Path, center: bytes, width: int, message: str) -> None:
+    path = write_ct(tmp_path / "a.dcm", WindowCenter="1234", WindowWidth=width)
+    path.write_bytes(path.read_bytes().replace(b"1234", center))
+    with pytest.raises(DataError, match=rf"a\.dcm: .*{message}.* Give one, such as --window"):
+        open_picture(path)
+    assert open_picture(path, window=(40, 400)).rows(0, 1).shape == (1, 3, 3)
 
 
 def test_without_a_window_all_values(tmp_path: Path) -> None:
@@ -118,6 +133,9 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         open_picture(path)
     path = write(tmp_path / "c.dcm", STORED, Rows=30_000, Columns=30_000)
     with pytest.raises(DataError, match=r"c\.dcm: declares 30000 x 30000 pixels"):
+        open_picture(path)
+    path = write(tmp_path / "e.dcm", STORED, Rows=[2, 2])
+    with pytest.raises(DataError, match=r"e\.dcm: expected a DICOM image, found none"):
         open_picture(path)
     path = write(tmp_path / "d.dcm", STORED, Rows=300)
     with pytest.raises(DataError, match=r"d\.dcm: its pixels cannot be decoded"):

@@ -86,6 +86,30 @@ def test_windows(tmp_path: Path) -> None:
     assert picture.note == "values from the smallest to the largest"
 
 
+@pytest.mark.parametrize("limits", [(0, np.inf), (-np.inf, 59), (np.nan, 59)])
+def test_own_ranges_that_are_none(tmp_path: Path, limits: tuple[float, float]) -> None:
+    path = write(tmp_path / "a.nii", VOLUME, limits=limits)
+    assert open_picture(path, slice=0).note == "values from the smallest to the largest"
+
+
+@pytest.mark.parametrize("window", [(0, 0), (np.nan, 1), (0, np.inf)])
+def test_windows_that_are_none(tmp_path: Path, window: tuple[float, float]) -> None:
+    path = write(tmp_path / "a.nii", VOLUME)
+    with pytest.raises(ConfigError, match=r"window=.*: expected a center and a width above 0"):
+        open_picture(path, slice=0, window=window)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_affines_that_are_none(tmp_path: Path, number: float) -> None:
+    path = write(tmp_path / "a.nii", VOLUME)
+    content = bytearray(path.read_bytes())
+    content[280:284] = np.array(number, "<f4").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.nii: expected "):
+        open_picture(path, slice=0)
+
+
 def test_volumes_need_a_slice(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nii", VOLUME)
     with pytest.raises(ConfigError, match=r"a\.nii holds 5 slices. Choose one: --slice 0 to 4"):

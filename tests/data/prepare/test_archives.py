@@ -1,11 +1,15 @@
 """Archives from strangers: good ones are unpacked, the others are refused as a whole."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import shutil
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -170,6 +174,54 @@ def test_bombs_by_size(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "too much, as this member shows: b.png" in refused(
         write(archive, {"a.png": bytes(600), "b.png": bytes(600)})
     )
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_bombs_in_the_headers_of_a_tar(tmp_path: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo("a.png")
+    header.type, header.size = kind, 2**32
+    with gzip.open(tmp_path / "x.tar.gz", "wb", compresslevel=1) as packed:
+        packed.write(header.tobuf(tarfile.GNU_FORMAT))
+        packed.write(bytes(2**26))
+    tracemalloc.start()
+    text = refused(tmp_path / "x.tar.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "found: headers of more than 512 MiB" in text
+    assert peak < 2**23
+
+
+def test_headers_of_many_members_count_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "x.tar", {f"{number}.png": b"1" for number in range(40)})
+    unpack(path, tmp_path / "whole")
+    monkeypatch.setattr(archives, "MOST_HEADERS", 30 * 512)
+    assert "headers of more than" in refused(path)
+
+
+def test_other_packings_of_a_tar_are_refused(tmp_path: Path) -> None:
+    for name, pack in (("x.tar", bz2.compress), ("x.tgz", lzma.compress)):
+        plain = write(tmp_path / "plain.tar", GOOD).read_bytes()
+        (tmp_path / name).write_bytes(pack(plain))
+        assert "expected a whole archive" in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE])
+def test_negative_sizes(tmp_path: Path, kind: bytes) -> None:
+    info = tarfile.TarInfo("a.png")
+    info.type = kind
+    header = bytearray(info.tobuf())
+    header[124:136] = b"\xff" * 10 + (-512).to_bytes(2, "big", signed=True)  # base 256
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    with gzip.open(tmp_path / "x.tar.gz", "wb", compresslevel=1) as packed:
+        packed.write(header + bytes(2**26))
+    tracemalloc.start()
+    refused(tmp_path / "x.tar.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**23
 
 
 def test_a_zip_whose_list_lies_about_sizes(tmp_path: Path) -> None:

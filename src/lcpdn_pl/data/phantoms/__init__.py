@@ -17,6 +17,7 @@ from lcpdn_pl.data.phantoms.nuclei import draw_nuclei
 from lcpdn_pl.data.phantoms.reports import describe
 from lcpdn_pl.data.phantoms.scene import LOOKS, Look, Scene
 from lcpdn_pl.data.phantoms.xray import draw_xray
+from lcpdn_pl.errors import ConfigError
 
 __all__ = ["LOOKS", "Look", "Phantom", "draw_phantom"]
 
@@ -56,12 +57,14 @@ def draw_phantom(look: Look, size: int, rng: np.random.Generator) -> Phantom:
         The phantom. Its mask is never empty and covers less than 45 % of the image.
 
     Raises:
-        ValueError: If `look` is not one of `LOOKS` or `size` is below 32.
+        ConfigError: If `look` is not one of `LOOKS` or `size` is below 32.
     """
     if look not in LOOKS:
-        raise ValueError(f"unknown look {look!r}: choose one of {', '.join(LOOKS)}")
+        raise ConfigError(f"unknown look {look!r}: choose one of {', '.join(LOOKS)}")
     if size < _MIN_SIZE:
-        raise ValueError(f"size is {size}, but a phantom needs at least {_MIN_SIZE} pixels")
+        raise ConfigError(
+            f"data.image_size is {size}, but a phantom needs at least {_MIN_SIZE} pixels. Raise it."
+        )
     both = rng.random() < _BOTH_KINDS_SHARE
     kind = int(rng.integers(2))
     return _phantom(look, size, rng, named=(0, 1) if both else (kind,))

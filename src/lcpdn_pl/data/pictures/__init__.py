@@ -1,5 +1,6 @@
 """Images to segment, of many formats and any size, read by rows."""
 
+from math import isfinite
 from pathlib import Path
 
 from lcpdn_pl.data.pictures.base import DecodedPicture, Picture, Range
@@ -32,7 +33,7 @@ def open_picture(
             pixels than are decoded at once.
         ConfigError: ``slice`` or ``window`` do not apply, or are out of range.
     """
-    if window is not None and not window[1] > 0:
+    if window is not None and not (isfinite(sum(window)) and window[1] > 0):
         raise ConfigError(f"window={list(window)}: expected a center and a width above 0.")
     if not path.is_file():
         raise DataError(

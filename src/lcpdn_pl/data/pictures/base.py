@@ -13,6 +13,8 @@ from lcpdn_pl.errors import ConfigError, DataError
 
 Pixels = NDArray[np.uint8]
 
+_BAND = 256
+
 MAX_PIXELS = 150_000_000
 """Pixels that are decoded at once, somewhat more than 12,000 x 12,000."""
 
@@ -132,16 +134,21 @@ def to_rgb(values: NDArray[Any], limits: Range | None) -> Pixels:
         values: Not finite ones become black.
         limits: ``None`` is from the smallest to the largest finite value.
     """
-    values = np.asarray(values, np.float64)
-    finite = np.isfinite(values)
+    # Band by band: at the largest size that is read, numpy's steps in between take gigabytes.
+    bands = [slice(top, top + _BAND) for top in range(0, len(values), _BAND)]
     if limits is None:
-        known = values[finite] if finite.any() else np.zeros(1)
-        low, high = known.min(), known.max()
+        finite = (values[band][np.isfinite(values[band])] for band in bands)
+        ends = [float(end) for part in finite if part.size for end in (part.min(), part.max())]
+        low, high = min(ends, default=0.0), max(ends, default=0.0)
     else:
         low, high = limits.low, limits.high
     scale = high - low if high > low else 1.0
-    grey = np.rint(255 * np.clip((np.where(finite, values, low) - low) / scale, 0, 1))
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    pixels = np.empty((*values.shape, 3), np.uint8)
+    for band in bands:
+        part = np.asarray(values[band], np.float64)
+        part = np.where(np.isfinite(part), part, low)
+        pixels[band] = np.rint(255 * np.clip((part - low) / scale, 0, 1))[..., None]
+    return pixels
 
 
 def choose_slice(name: str, count: int, slice: int | None) -> int:

@@ -1,6 +1,8 @@
 """DICOM images."""
 
+import zlib
 from functools import partial
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 
 from lcpdn_pl.data.pictures.base import (
     FULL_RANGE,
+    MAX_PIXELS,
     DecodedPicture,
     Picture,
     Pixels,
@@ -19,6 +22,26 @@ from lcpdn_pl.errors import ConfigError, DataError
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _LINEAR = ("LINEAR", "LINEAR_EXACT")
+
+
+_MOST_INFLATED = 4 * MAX_PIXELS
+_INFLATED_AT_ONCE = 2**24
+
+
+class _Deflated(BufferedReader):
+    """A file whose end pydicom reads at once if it is deflated, and inflates to whatever it is."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Reads bytes; refuses a rest of the file that inflates to more than any image."""
+        content = super().read(size)
+        if size is None or size < 0:
+            inflater, grown, left = zlib.decompressobj(-zlib.MAX_WBITS), 0, content
+            while left and grown <= _MOST_INFLATED:
+                grown += len(inflater.decompress(left, _INFLATED_AT_ONCE))
+                left = inflater.unconsumed_tail
+            if left:
+                raise ValueError(f"it inflates to more than {_MOST_INFLATED >> 20} MiB")
+        return content
 
 
 def is_dicom(path: Path) -> bool:
@@ -40,21 +63,22 @@ def open_dicom(path: Path, slice: int | None, window: tuple[float, float] | None
     """
     pydicom = _pydicom(path)
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+        with _Deflated(FileIO(path)) as file:
+            header = pydicom.dcmread(file, stop_before_pixels=True)
         frames = int(header.get("NumberOfFrames") or 1)
         height, width = int(header.Rows), int(header.Columns)
-        photometric = str(header.PhotometricInterpretation)
-    except (pydicom.errors.InvalidDicomError, OSError, ValueError, AttributeError) as error:
+        photometric, bits = str(header.PhotometricInterpretation), int(header.BitsAllocated)
+    except Exception as error:  # elements are parsed when asked for, and raise what they like
         raise DataError(
             f"{path}: expected a DICOM image, found none that can be read ({error}). Export it "
             "again."
         ) from error
     index = choose_slice(str(path), frames, slice)
     grey = photometric in _GREY
-    if not grey and (not photometric.startswith(("RGB", "YBR")) or header.BitsAllocated != 8):
+    if not grey and (not photometric.startswith(("RGB", "YBR")) or bits != 8):
         raise DataError(
-            f"{path}: expected a grey picture or 8-bit RGB, found {photometric} with "
-            f"{header.BitsAllocated} bits. Export it as PNG."
+            f"{path}: expected a grey picture or 8-bit RGB, found {photometric} with {bits} bits. "
+            "Export it as PNG."
         )
     if window is not None and not grey:
         raise ConfigError(f"window is for grey values, but {path} is {photometric}. Leave it out.")
@@ -78,17 +102,22 @@ def _pydicom(path: Path) -> Any:
 
 def _own_range(path: Path, header: Any) -> Range | None:
     """The file's first window, if it has one (DICOM PS3.3, C.11.2.1.2)."""
-    if "WindowCenter" not in header or "WindowWidth" not in header:
-        return None
-    shape = str(header.get("VOILUTFunction") or "LINEAR")
-    if shape not in _LINEAR:
+    try:
+        stated = [header.get(name) for name in ("WindowCenter", "WindowWidth")]
+        if None in stated:
+            return None
+        center, width = (float(np.atleast_1d(value)[0]) for value in stated)
+        shape = str(header.get("VOILUTFunction") or "LINEAR")
+    except Exception as error:  # as above
         raise DataError(
-            f"{path}: expected a linear window, found {shape}. Give one, such as "
+            f"{path}: its own window cannot be read ({error}). Give one, such as "
             "--window '[40, 400]'."
+        ) from error
+    if shape not in _LINEAR or not np.isfinite([center, width]).all() or width <= 0:
+        raise DataError(
+            f"{path}: expected a linear window, found {shape} of center {center:g} and width "
+            f"{width:g}. Give one, such as --window '[40, 400]'."
         )
-    center, width = (
-        float(np.atleast_1d(header[name].value)[0]) for name in ("WindowCenter", "WindowWidth")
-    )
     # Of a LINEAR window of width w the first and last value are w - 1 apart.
     return Range(
         center - width / 2, center + width / 2 - (shape == "LINEAR"), "the file's own window"

@@ -1,5 +1,6 @@
 """TIFF and BigTIFF files, the large ones read by their tiles or strips."""
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,19 @@ from lcpdn_pl.errors import DataError
 
 LARGE = 2**26
 """Pixels above which a TIFF is read by parts; smaller ones are read as in training."""
+
+_DEFLATED = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE)
+_JPEG_2000 = (
+    COMPRESSION.APERIO_JP2000_YCBC,
+    COMPRESSION.APERIO_JP2000_RGB,
+    COMPRESSION.JPEG2000,
+)
+_OTHERS = (COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.PACKBITS)  # decoders bound them
+_COMPRESSIONS = (*_OTHERS, *_DEFLATED, COMPRESSION.JPEG, *_JPEG_2000)
+_NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers between those of frames
+
+_LONGEST = 500_000  # pixels; a row of tiles is held in memory
+_MOST_CHANNELS = 5
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -100,12 +114,20 @@ def _check_layout(path: Path, page: Any) -> None:
         or (page.planarconfig != 1 and page.samplesperpixel > 1)
         or page.imagedepth != 1
         or orientation != 1
+        or page.compression not in _COMPRESSIONS
+        or page.samplesperpixel > _MOST_CHANNELS
     ):
         raise DataError(
             f"{path}: expected grey (black is 0) or RGB with 8 or 16 bits, channels together and "
-            f"not turned, in a TIFF that is read by parts; found {page.photometric.name}, "
-            f"{page.dtype}, {page.samplesperpixel} channels, planar configuration "
-            f"{int(page.planarconfig)}, orientation {orientation}. Save it that way."
+            "not turned, deflated or as LZW, PackBits, JPEG or JPEG 2000, in a TIFF that is read "
+            f"by parts; found {page.photometric.name}, {page.dtype}, {page.samplesperpixel} "
+            f"channels, planar configuration {int(page.planarconfig)}, orientation {orientation}, "
+            f"compression {page.compression!r}. Save it that way."
+        )
+    if max(page.imagelength, page.imagewidth) > _LONGEST:
+        raise DataError(
+            f"{path}: declares {page.imagelength} x {page.imagewidth} pixels; expected sides of at "
+            f"most {_LONGEST:,}. Cut the picture."
         )
     rows, columns = _part_size(page)
     if not page.is_contiguous:
@@ -147,6 +169,7 @@ def _parts(page: Any, top: int, bottom: int) -> NDArray[Any]:
             continue
         file.seek(page.dataoffsets[index])
         content = file.read(page.databytecounts[index])
+        _refuse_bomb(page, content, index)
         part = page.decode(content, index, jpegtables=page.jpegtables)[0]
         part = part.reshape(-1, part.shape[-2], page.samplesperpixel)
         first, left = index // columns * height, index % columns * width
@@ -155,3 +178,33 @@ def _parts(page: Any, top: int, bottom: int) -> NDArray[Any]:
         target = values[low - top : high - top, left : left + width]
         target[:] = part[low - first : high - first, : target.shape[1]]
     return values
+
+
+def _refuse_bomb(page: Any, content: bytes, index: int) -> None:
+    """Refuses a part that decodes to more than it should, before it is decoded.
+
+    Raises:
+        ValueError: Says what it decodes to.
+    """
+    height, width = _part_size(page)
+    if page.compression in _DEFLATED:
+        most = height * width * page.samplesperpixel * page.dtype.itemsize
+        if len(zlib.decompressobj().decompress(content, most + 1)) > most:
+            raise ValueError(f"part {index} inflates to more than its {most} bytes")
+    elif page.compression == COMPRESSION.JPEG or page.compression in _JPEG_2000:
+        found = _coded_size(content)
+        if found is None or found[0] > height or found[1] > width:
+            raise ValueError(f"part {index} of {height} x {width} pixels holds {found}")
+
+
+def _coded_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width in the header of a JPEG or of a JPEG 2000 codestream."""
+    if content[:4] == b"\xff\x4f\xff\x51":
+        return int.from_bytes(content[12:16], "big"), int.from_bytes(content[8:12], "big")
+    at = 2
+    while content[at : at + 1] == b"\xff" and len(content) > at + 9:
+        if 0xC0 <= content[at + 1] <= 0xCF and content[at + 1] not in _NO_FRAME:
+            height, width = content[at + 5 : at + 7], content[at + 7 : at + 9]
+            return int.from_bytes(height, "big"), int.from_bytes(width, "big")
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return None

@@ -18,6 +18,8 @@ from lcpdn_pl.errors import DataError
 
 _EDGES_AT_ONCE = 256
 _FARTHEST = 1e6  # pixels; no slide is larger
+MOST_BYTES = 256 * 2**20
+"""Of a document, whose points take a fraction of that in memory."""
 
 
 class Outline(NamedTuple):
@@ -56,6 +58,11 @@ def read_outlines(path: Path) -> list[Outline]:
         # Entities that expand to gigabytes are declared in a document type; ImageScope needs none.
         raise ValueError(f"a document type `{name}`")
 
+    if path.stat().st_size > MOST_BYTES:
+        raise DataError(
+            f"{path}: expected outlines of at most {MOST_BYTES >> 20} MiB, found "
+            f"{path.stat().st_size >> 20} MiB. Move it away if it is no annotation."
+        )
     parser = expat.ParserCreate()
     parser.StartElementHandler = start
     parser.StartDoctypeDeclHandler = refuse

@@ -1,5 +1,6 @@
 """Archives from strangers: all that they declare is looked at before the first byte is written."""
 
+import gzip
 import shutil
 import stat
 import struct
@@ -9,11 +10,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Literal, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal, NamedTuple, cast
 
 from lcpdn_pl.data.problems import Problems
 from lcpdn_pl.errors import DataError
+from lcpdn_pl.trust import leads_out
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -23,6 +25,8 @@ MOST_MEMBERS = 1_000_000
 MOST_RATIO = 200
 """How many times its packed size a member or an archive of `RATIO_FROM` bytes may have."""
 RATIO_FROM = 100 * 2**20
+MOST_HEADERS = 512 * 2**20
+"""Bytes between the files of a .tar, which are held in memory."""
 
 # What the standard library raises for torn, foreign or locked archives, and for a full disk.
 _UNREADABLE = (
@@ -53,12 +57,22 @@ def archive_stem(name: str) -> str:
     return name[: -max(len(suffix) for suffix in SUFFIXES if name.lower().endswith(suffix))]
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def most_unpacked(archive: Path) -> int:
+    """Bytes that may come out of an archive, those of archives inside of it included."""
+    return min(MOST_BYTES, max(RATIO_FROM, MOST_RATIO * archive.stat().st_size))
+
+
+def unpack(archive: Path, folder: Path, most: int | None = None) -> int:
     """Unpacks an archive. Files that are whole from an earlier, broken attempt are kept.
 
     Args:
         archive: The .zip, .tar, .tar.gz or .tgz file.
         folder: Where to, made if it is missing. It belongs to this archive alone.
+        most: Bytes that may come out of it, where the archive around it has others; the default is
+            :func:`most_unpacked`.
+
+    Returns:
+        Bytes that came out of it.
 
     Raises:
         DataError: The archive is unreadable or encrypted, or may do harm: members with absolute
@@ -66,7 +80,7 @@ def unpack(archive: Path, folder: Path) -> None:
             takes packed. Nothing of such an archive is unpacked.
     """
     try:
-        _refuse_harm(archive)
+        total = _refuse_harm(archive, most_unpacked(archive) if most is None else most)
         folder.mkdir(parents=True, exist_ok=True)
         with _opened(archive) as members:
             for member in members:
@@ -78,6 +92,7 @@ def unpack(archive: Path, folder: Path) -> None:
             f"found: {str(error) or type(error).__name__}. Download it again, or unpack it by hand "
             "and give the folder."
         ) from error
+    return total
 
 
 def _write(member: _Member, target: Path) -> None:
@@ -94,14 +109,38 @@ def _write(member: _Member, target: Path) -> None:
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[Iterator[_Member]]:
-    """The members, in the archive's order."""
+def _opened(archive: Path, listing: bool = False) -> Iterator[Iterator[_Member]]:
+    """The members, in the archive's order; for `listing` their bytes cannot be read."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as packed_zip:
             yield _zip_members(packed_zip)
-    else:
-        with tarfile.open(archive) as packed_tar:
+        return
+    with archive.open("rb") as file:
+        gzipped = file.read(2) == b"\x1f\x8b"
+    # Not tarfile's own choice, which includes what unpacks to far more, or needs far more memory.
+    with gzip.open(archive) if gzipped else archive.open("rb") as unpacked:
+        stream = cast(IO[bytes], unpacked)
+        bounded = cast(IO[bytes], _Headers(stream)) if listing else stream
+        with tarfile.TarFile(fileobj=bounded) as packed_tar:
             yield _tar_members(packed_tar, archive.stat().st_size)
+
+
+class _Headers:
+    """Bytes of a tar whose members are listed: headers alone are read, and the rest is sought.
+
+    tarfile keeps what it reads, and reads as much at once as a header says.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._left = MOST_HEADERS
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        self._left -= size
+        if self._left < 0:
+            raise tarfile.ReadError(f"headers of more than {MOST_HEADERS >> 20} MiB")
+        return self._stream.read(size)
 
 
 def _zip_members(packed: zipfile.ZipFile) -> Iterator[_Member]:
@@ -121,7 +160,8 @@ def _zip_members(packed: zipfile.ZipFile) -> Iterator[_Member]:
 
 
 def _tar_members(packed: tarfile.TarFile, archive_size: int) -> Iterator[_Member]:
-    for info in packed:
+    while (info := packed.next()) is not None:
+        packed.members = []  # type: ignore[attr-defined] # which would hold all of them
         kind: _Kind = "file" if info.isreg() else "folder" if info.isdir() else "device"
         if info.issym() or info.islnk():
             kind = "link"
@@ -134,30 +174,24 @@ def _path(name: str) -> Path:
     return Path(*PurePosixPath(name.replace("\\", "/")).parts)
 
 
-def _leads_out(name: str) -> bool:
-    path = PureWindowsPath(name)  # knows drives, and both slashes
-    return bool(path.anchor) or ".." in path.parts or "\0" in name
-
-
-def _refuse_harm(archive: Path) -> None:
-    """Looks at the members as they are declared.
+def _refuse_harm(archive: Path, most: int) -> int:
+    """Looks at the members as they are declared; returns the bytes of all of them.
 
     Raises:
         DataError: Lists those that may do harm.
     """
     problems = Problems()
     seen: set[Path] = set()
-    limits = MOST_BYTES, max(RATIO_FROM, MOST_RATIO * archive.stat().st_size)
     total = 0
-    with _opened(archive) as members:
+    with _opened(archive, listing=True) as members:
         for count, member in enumerate(members, start=1):
             total += member.size
-            most = max(RATIO_FROM, MOST_RATIO * member.packed)
-            if member.size > most or total > min(limits) or count > MOST_MEMBERS:
+            likely = max(RATIO_FROM, MOST_RATIO * member.packed)
+            if not 0 <= member.size <= likely or total > most or count > MOST_MEMBERS:
                 problems.add("archives that unpack to too much, as this member shows", member.name)
                 break  # the rest may be endless
             path = _path(member.name)
-            if _leads_out(member.name):
+            if leads_out(member.name):
                 problems.add("members whose name leads out of the folder", repr(member.name))
             elif member.kind not in ("file", "folder"):
                 problems.add(f"{member.kind}s", member.name)
@@ -171,3 +205,4 @@ def _refuse_harm(archive: Path) -> None:
         "Nothing was unpacked. Get the archive from its source again; if you trust it, unpack it "
         "by hand and give the folder.",
     )
+    return total

@@ -1,11 +1,18 @@
 """What a download consists of: the files of a folder, and of the archives that lie in it."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from lcpdn_pl.data.lvit import is_litter
-from lcpdn_pl.data.prepare.archives import SUFFIXES, archive_stem, is_archive, unpack
+from lcpdn_pl.data.prepare.archives import (
+    SUFFIXES,
+    archive_stem,
+    is_archive,
+    most_unpacked,
+    unpack,
+)
 from lcpdn_pl.errors import DataError
 from lcpdn_pl.files import sha256
 
@@ -44,15 +51,27 @@ def find_files(source: Path, scratch: Path) -> list[File]:
             "Correct the path, or unpack the file and give the folder."
         )
     try:
-        return list(_files(source, PurePath(), scratch, set(), 0))
+        return list(_files(source, PurePath(), scratch, set()))
     except OSError as error:
         raise DataError(
             f"{source}: expected files that can be read, found: {error}. Correct the permissions."
         ) from error
 
 
+@dataclass
+class _Room:
+    """Bytes that may still come out of an archive and of all those inside of it."""
+
+    left: int
+
+
 def _files(
-    path: Path, inside: PurePath, scratch: Path, seen: set[Path], depth: int
+    path: Path,
+    inside: PurePath,
+    scratch: Path,
+    seen: set[Path],
+    depth: int = 0,
+    room: _Room | None = None,
 ) -> Iterator[File]:
     if path.is_dir():
         real = path.resolve()
@@ -60,10 +79,12 @@ def _files(
             seen.add(real)
             for entry in sorted(path.iterdir()):
                 if not is_litter(entry.name):
-                    yield from _files(entry, inside / entry.name, scratch, seen, depth)
+                    yield from _files(entry, inside / entry.name, scratch, seen, depth, room)
     elif is_archive(path) and depth < _MOST_NESTED:
         folder = scratch / sha256(path)
-        unpack(path, folder)
-        yield from _files(folder, inside.parent / archive_stem(path.name), scratch, seen, depth + 1)
+        room = room or _Room(most_unpacked(path))
+        room.left -= unpack(path, folder, room.left)
+        place = inside.parent / archive_stem(path.name)
+        yield from _files(folder, place, scratch, seen, depth + 1, room)
     else:
         yield File(path, inside)
