@@ -346,9 +346,6 @@ def test_code_that_comes_with_an_encoder_is_not_run(
     (encoder / "evil.py").write_text((tmp_path / "evil.py").read_text())
     with pytest.raises(WeightsError, match="contains custom code"):
         create_text_encoder(str(encoder))
-    kernel = {"_attn_implementation_internal": "evil/kernel", "attn_implementation": "evil/kernel"}
-    with pytest.raises(WeightsError, match="could not be loaded"):
-        create_text_encoder(str(bert(tmp_path / "kernel", tiny_bert, **kernel)))
     assert not canary.exists()
 
 

@@ -38,7 +38,7 @@ from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, ConfigError
 from lcpdn_pl.explain import explain
 from lcpdn_pl.tasks import SegmentationTask, Task
-from lcpdn_pl.trust import ALLOW, refuse_foreign_code
+from lcpdn_pl.trust import ALLOW, refuse_foreign_code, restrict_imports
 
 # What may differ from the run that made a checkpoint: where data lie, how they are loaded, how
 # much memory and time a pass takes, what a test does with them. All else of the model and of its
@@ -342,6 +342,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if "--allow_code" in args:
         args.remove("--allow_code")
         os.environ[ALLOW] = "1"
+    restrict_imports(args)
     try:
         for argument in args:
             file = Path(argument.partition("=")[2] or argument)

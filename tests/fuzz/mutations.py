@@ -98,7 +98,7 @@ def outcome(call: Callable[[], T]) -> T | None:
     except LCPDNError:
         return None
     finally:
-        assert CANARY not in sys.modules, "code of a file has run"
+        assert sys.modules.pop(CANARY, None) is None, "code of a file has run"
 
 
 # Bytes

@@ -33,6 +33,8 @@ from tests.fuzz.mutations import (
     zipped,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # libraries warn of what is odd in files
+
 CODE = f"c{CANARY}\nspring\n)R.".encode()
 """A pickle that calls the canary."""
 WITH_CODE = (
@@ -109,7 +111,7 @@ def test_checkpoints(trained: Path, run: Path, data: st.DataObject) -> None:
             assert value.shape == content["state_dict"][f"network.{name}"].shape
 
 
-@pytest.mark.parametrize("content", WITH_CODE)
+@pytest.mark.parametrize("content", WITH_CODE, ids=["pickle", "zip"])
 def test_checkpoints_that_bring_code(run: Path, content: bytes) -> None:
     (run / "last.ckpt").write_bytes(content)
     assert outcome(lambda: lcpdn_pl.load(run / "last.ckpt", "cpu")) is None

@@ -110,7 +110,7 @@ def test_configurations_of_runs(trained: Path, run: Path, data: st.DataObject) -
         assert isinstance(module, DataModule)
 
 
-@cases(100)
+@cases(50)
 @given(st.data())
 def test_code_is_looked_for_in_anything(trained: Path, folder: Path, data: st.DataObject) -> None:
     settings = yaml.safe_load((trained / "config.yaml").read_text())

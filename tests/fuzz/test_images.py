@@ -20,6 +20,8 @@ from lcpdn_pl.data.pictures import Picture, open_picture, tiff
 from tests.data.pictures import test_dicom, test_nifti
 from tests.fuzz.mutations import Content, cases, damaged, damaged_png, outcome
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # libraries warn of what is odd in files
+
 COLOUR = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8))
 GREY = COLOUR.convert("L")
 DEEP = Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)
