@@ -1,5 +1,7 @@
 """Files that are written whole or not at all."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +12,21 @@ from PIL import Image
 from lcpdn_pl.files import save_figure, write_whole
 
 
-def test_write_whole_leaves_the_old_file_when_writing_fails(
+def fail(_descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, "disk full")
+
+
+def test_write_whole_leaves_the_old_file_alone_when_writing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "deep" / "table.csv"
     write_whole(path, "old")
-
-    def fail(_path: Path, _content: bytes) -> int:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full") as failed:
         write_whole(path, "new")
+    assert failed.value.filename == str(path)
     assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_text_is_utf8_and_bytes_are_kept(tmp_path: Path) -> None:
@@ -41,12 +45,7 @@ def test_figure_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert picture.size == (260, 130)
         assert (np.asarray(picture.convert("RGB")) == [255, 0, 0]).all()
     old = path.read_bytes()
-
-    def fail(_figure: Figure, where: Path, **_options: object) -> None:
-        where.write_bytes(b"torn")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Figure, "savefig", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         save_figure(Figure(), path)
     assert path.read_bytes() == old
