@@ -49,16 +49,31 @@ def test_foreign_names_are_refused_wherever_they_stand(
 def test_what_cannot_be_read_is_left_to_the_parser(tmp_path: Path) -> None:
     refuse_foreign_code(tmp_path / "gone.yaml")
     broken = tmp_path / "broken.yaml"
-    for content in (b"a: [", b"2020-13-45", b"[" * 5000, b"!!python/object/apply:os.system [exit]"):
+    for content in (b"a: [", b"!!python/object/apply:os.system [exit]"):
         broken.write_bytes(content)
         refuse_foreign_code(broken)
 
 
-def test_other_encodings_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"model: \xff", b"a: 2020-13-45", b"a: !!int b", b"[" * 5000])
+def test_what_would_break_the_parser_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("model: größer", encoding="latin-1")
-    with pytest.raises(ConfigError, match=r"config\.yaml: expected UTF-8 text.* Save it as UTF-8"):
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"config\.yaml: expected YAML as UTF-8 text, found a"):
         refuse_foreign_code(path)
+
+
+def test_aliases_without_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("a: &a [1, 2]\nb: {c: *a, d: *a}")
+    refuse_foreign_code(path)
+    multiplied = [
+        "a: &a0 [1]",
+        *(f"a{n}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(9)),
+    ]
+    for content in ("model: &a {model: *a}", "\n".join(multiplied)):
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=r"aliases that stand for more than 100,000 of them"):
+            refuse_foreign_code(path)
 
 
 def test_nothing_of_a_file_is_imported_before_it_is_allowed(

@@ -7,6 +7,7 @@ checksums is tested beside their modules; SECURITY.md lists everything.
 import json
 import os
 import pickle
+import subprocess
 import sys
 import tracemalloc
 import zlib
@@ -206,6 +207,22 @@ def test_a_configuration_runs_no_code(name: str, files: Path) -> None:
     with suppress(SystemExit, AttributeError):  # the latter of jsonargparse: a section is a file
         main(["fit", "--config", "run.yaml", "--print_config"])
     assert "evil" not in sys.modules
+
+
+def test_a_configuration_of_any_name_runs_no_code(files: Path, canary: Path) -> None:
+    (files / "settings.txt").write_text(yaml.safe_dump(CONFIGS["class"]))
+    command = [sys.executable, "-m", "lcpdn_pl", "fit", "--config", "settings.txt"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert ended.returncode != 0
+    assert "Importing 'evil.Class' is not allowed" in ended.stderr
+    assert not canary.exists()
+
+
+def test_what_the_command_line_names_is_trusted(files: Path, canary: Path) -> None:
+    (files / "run.yaml").write_text(yaml.safe_dump(changed()))
+    refused("fit", "--config", "run.yaml", "--model.network=evil.Class")  # it is no network
+    assert canary.exists()
+    canary.rmdir()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -413,7 +430,8 @@ def test_tables_that_would_fill_the_memory(tmp_path: Path, make_tree: TreeMaker)
     for row in range(1, 2000):
         book.active.cell(row, 16_384, "x")
     book.save(path)
-    with pytest.raises(DataError, match=r"wide\.xlsx: expected at most 10,000,000 cells"):
+    most = r"wide\.xlsx: expected at most 10,000,000 cells"
+    with little_memory(2**27), pytest.raises(DataError, match=most):
         read_reports(path)
     path = tmp_path / "objects.json"
     path.write_text(json.dumps([{str(number): ""} for number in range(4000)]))

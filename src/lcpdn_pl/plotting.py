@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -30,6 +31,7 @@ ERRORS = {
 }
 MOST_BYTES = 2**28
 """What the panels of a run may take; eight of 1024 x 1024 take 40 MB."""
+_COLUMNS = ("image", "mask", "prediction", "text", "name")
 SMOOTHED = 10
 """Logged losses that a point of a convergence curve is the mean of."""
 TRUTH, PREDICTION = (0.20, 0.85, 0.35), (1.00, 0.85, 0.10)
@@ -75,17 +77,13 @@ def load_panels(path: Path) -> list[Panel]:
         RunError: If it is no such file, or says to unpack to far more.
     """
     try:
-        with ZipFile(path) as parts:
-            size = sum(part.file_size for part in parts.infolist())
-    except BadZipFile as error:
-        raise RunError(f"{path} is no file of lcpdn test ({error}). Run it again.") from error
-    if size > MOST_BYTES:
+        columns = _columns(path)
+    except (BadZipFile, KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"{path}: expected pictures of at most {MOST_BYTES >> 20} MiB, found {size >> 20} MiB. "
-            "Remove the file, or run lcpdn test again."
-        )
-    with np.load(path, allow_pickle=False) as content:
-        rows = [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
+            f"{path}: expected the pictures that lcpdn test writes, found another file ({error}). "
+            "Remove it, or run lcpdn test again."
+        ) from error
+    rows = [dict(zip(_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
     return [
         Panel(
             torch.from_numpy(row["image"]) / 127.5 - 1,
@@ -96,6 +94,18 @@ def load_panels(path: Path) -> list[Panel]:
         )
         for row in rows
     ]
+
+
+def _columns(path: Path) -> list[NDArray[Any]]:
+    with ZipFile(path) as parts:
+        size = sum(part.file_size for part in parts.infolist())
+    if size > MOST_BYTES:
+        raise ValueError(f"{size >> 20} MiB, of at most {MOST_BYTES >> 20}")
+    with np.load(path, allow_pickle=False) as content:
+        columns = [np.asarray(content[name]) for name in _COLUMNS]
+    if columns[0].ndim != 4 or {len(column) for column in columns} != {len(columns[0])}:
+        raise ValueError(f"arrays of shapes {[column.shape for column in columns]}")
+    return columns
 
 
 def _or_ignored(panel: Panel) -> Tensor:

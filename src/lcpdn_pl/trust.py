@@ -6,6 +6,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -24,6 +25,7 @@ _NAMING = {
     *("logger", "callbacks", "strategy", "accelerator", "profiler", "plugins"),
 }
 """Settings whose value is imported where it has a dot."""
+_MOST = 100_000
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 _named: set[str] = set()
@@ -80,20 +82,28 @@ def refuse_foreign_code(path: Path) -> None:
         path: The file, YAML or JSON. One that cannot be read is left to the parser to complain of.
 
     Raises:
-        ConfigError: Names what would be imported, and how to allow it; or the file is not UTF-8.
+        ConfigError: Names what would be imported, and how to allow it; or the file is not UTF-8,
+            or its aliases stand for more than a parser takes.
     """
     restrict_imports()
     if os.environ.get(ALLOW) == "1":
         return
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:  # the parser would raise it, or read another text
-        raise ConfigError(
-            f"{path}: expected UTF-8 text, found bytes of another encoding ({error}). Save it as "
-            "UTF-8."
-        ) from error
-    except Exception:  # as below
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, yaml.YAMLError):
         return
+    except Exception as error:  # as below; the parser would raise it, or read another text
+        raise ConfigError(
+            f"{path}: expected YAML as UTF-8 text, found a broken file ({error}). Correct it, or "
+            "save it as UTF-8."
+        ) from error
+    most = max(len(text), _MOST)
+    if sum(1 for _ in islice(_parts(content), most + 1)) > most:
+        raise ConfigError(
+            f"{path}: expected settings, found aliases that stand for more than {most:,} of them, "
+            "or for what they are in. Write out what they stand for."
+        )
     foreign = [
         text
         for key, text in _texts(content)
@@ -140,6 +150,18 @@ def _parsed(argument: str) -> Any:
         return yaml.safe_load(argument)
     except Exception:  # PyYAML also raises what dates and numbers that are none lead it to
         return argument
+
+
+def _parts(content: Any) -> Iterator[Any]:
+    """All values, aliases as often as they are named; endless where one names what it is in."""
+    left = [content]
+    while left:
+        value = left.pop()
+        yield value
+        if isinstance(value, Mapping):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
 
 
 def _texts(content: Any) -> Iterator[tuple[str, str]]:

@@ -105,16 +105,22 @@ def test_a_run_from_elsewhere_writes_no_code_and_nowhere_else(tmp_path: Path) ->
     assert [path.name for path in out.parent.iterdir()] == ["report"]
 
 
-def test_pictures_that_unpack_to_too_much(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("mebibytes", "found"), [(257, "257 MiB, of at most 256"), (4, "arrays of shapes")]
+)
+def test_pictures_that_are_none(
+    mebibytes: int, found: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = runs / "a/test/monuseg/panels.npz"
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed,
         packed.open("image.npy", "w") as member,
     ):
-        for _ in range(257):
+        for _ in range(mebibytes):
             member.write(bytes(2**20))
+    with zipfile.ZipFile(path, "a") as packed:
+        for name in ("mask", "prediction", "text", "name"):
+            packed.writestr(f"{name}.npy", b"1")
     with pytest.raises(SystemExit):
         main(["report", str(runs), "--out", str(tmp_path / "report")])
-    assert "expected pictures of at most 256 MiB, found 257 MiB" in capsys.readouterr().err
+    assert f"found another file ({found}" in capsys.readouterr().err

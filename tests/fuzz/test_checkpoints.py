@@ -64,7 +64,7 @@ STATE = guided_diffusion({**SMALL, "channel_mult": "1", "attention_resolutions":
 FLAT = {name: torch.zeros(1).expand(tensor.shape) for name, tensor in STATE.items()}
 STATED: Mapping[str, Any] = {
     **{"image_size": 16, "channel_mult": [1], "num_res_blocks": 1, "num_head_channels": 16},
-    **{"attention_resolutions": "", "learn_sigma": True, "num_heads": 2},
+    **{"attention_resolutions": [], "learn_sigma": True, "num_heads": 2},
 }
 KEY = 32 * "0"
 

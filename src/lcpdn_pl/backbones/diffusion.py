@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DModel
@@ -30,6 +30,7 @@ from lcpdn_pl.errors import ConfigError, WeightsError
 __all__ = ["DiffusionFeatures", "alpha_bar", "create_denoiser", "read_guided_diffusion"]
 
 SMALL = "lcpdn-ddpm-small"
+_MOST_LAYERS = 32
 
 
 def alpha_bar(num_steps: int = 1000) -> Tensor:
@@ -328,15 +329,23 @@ def _modulate(hidden: Tensor, modulation: Tensor | None) -> Tensor:
     return hidden * (1 + scale) + shift
 
 
-def _config(path: Path) -> dict[str, object]:
-    """The configuration of a UNet2DModel, which would be built for ever of ever so many layers."""
+def _config(path: Path) -> dict[str, Any]:
+    """The configuration of a UNet2DModel.
+
+    Raises:
+        ValueError: If it is of more layers or channels than could be built in a sensible time.
+    """
 
     def size(digits: str) -> int:
-        if len(digits) > 6:
+        if len(digits) > 4:
             raise ValueError(f"{digits[:20]} is no number of layers or channels")
         return int(digits)
 
-    config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"), parse_int=size)
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_int=size)
+    if config.get("layers_per_block", 0) > _MOST_LAYERS:
+        raise ValueError(
+            f"{config['layers_per_block']} layers per block, of at most {_MOST_LAYERS}"
+        )
     return config
 
 
