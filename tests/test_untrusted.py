@@ -482,7 +482,9 @@ def test_dicom_bombs(tmp_path: Path) -> None:
     content = (tmp_path / "b.dcm").read_bytes()
     meta = 144 + int(pydicom.dcmread(tmp_path / "b.dcm").file_meta.FileMetaInformationGroupLength)
     deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    bomb = b"".join(deflater.compress(bytes(2**20)) for _ in range(600)) + deflater.flush()
+    element = b"\x09\x00\x10\x10OB\0\0" + (600 * 2**20).to_bytes(4, "little")
+    parts = [element, *(bytes(2**20) for _ in range(600))]
+    bomb = b"".join(map(deflater.compress, parts)) + deflater.flush()
     (tmp_path / "b.dcm").write_bytes(content[:meta] + bomb)
     with little_memory(), pytest.raises(DataError, match=r"inflates to more than 572 MiB"):
         open_picture(tmp_path / "b.dcm")

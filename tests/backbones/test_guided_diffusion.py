@@ -242,6 +242,7 @@ def test_differences_from_what_is_stated_are_all_listed(tmp_path: Path) -> None:
         ({"num_heads": 0}, "state it like num_heads=4"),
         ({"channel_mult": "one"}, r"state it like channel_mult=\(1, 1, 2, 2, 4, 4\)"),
         ({"channel_mult": (1, "x")}, r"state it like channel_mult=\(1, 1, 2, 2, 4, 4\)"),
+        ({"channel_mult": [10**400]}, r"state it like channel_mult=\(1, 1, 2, 2, 4, 4\)"),
         ({"attention_resolutions": "8"}, "state image_size too"),
     ],
 )

@@ -163,7 +163,7 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
     """Numbers from a sequence or from text such as "1,1,2"."""
     try:
         return tuple(map(float, value.split(",") if isinstance(value, str) else value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
