@@ -39,4 +39,4 @@ typecheck: setup ## Check types
 check: lint typecheck test ## Everything that CI runs
 
 clean: ## Remove the environment, runs and caches; data stays
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

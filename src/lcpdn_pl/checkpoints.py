@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from lcpdn_pl.backbones.weights import reason
 from lcpdn_pl.callbacks import CONFIG
 from lcpdn_pl.errors import CheckpointError
 from lcpdn_pl.files import write_whole
@@ -77,7 +78,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # the unpickler raises what torn bytes lead it to
         raise CheckpointError(
             f"{path}: expected a checkpoint of lcpdn fit, found a file that cannot be read "
-            f"({error}). Copy the run folder again, or take its other checkpoint."
+            f"({reason(error)}). Copy the run folder again, or take its other checkpoint."
         ) from error
     return content
 

@@ -1,4 +1,4 @@
-"""What the user is told when the machine fails: no memory, no disk space, a killed process."""
+"""What the user is told when the machine fails: memory, disk space, permissions, processes."""
 
 import errno
 
@@ -18,6 +18,8 @@ _MORE_SPACE = (
     "{file} could not be written: {reason}. What was there before is whole, and nothing is half "
     "written. Make room on that disk; a run goes on with lcpdn fit --ckpt_path RUN_FOLDER."
 )
+
+_NO_PERMISSION = "{file}: {reason}. Correct its permissions, or name another file."
 
 _WORKER = "DataLoader worker"  # a RuntimeError of torch's
 _FEWER_WORKERS = (
@@ -45,6 +47,8 @@ def explain(error: BaseException | None) -> str | None:
             return _LESS_MEMORY
         if isinstance(error, OSError) and error.errno in _NO_SPACE:
             return _MORE_SPACE.format(file=error.filename or "a file", reason=error.strerror)
+        if isinstance(error, PermissionError):
+            return _NO_PERMISSION.format(file=error.filename or "a file", reason=error.strerror)
         if isinstance(error, RuntimeError) and reason.startswith(_WORKER):
             return _FEWER_WORKERS.format(reason=reason.rstrip("."))
         error = error.__cause__ or error.__context__

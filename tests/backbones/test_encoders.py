@@ -56,6 +56,7 @@ def test_open_clip_tokens_come_from_a_weights_file(tmp_path: Path) -> None:
     encoder = create_image_encoder(f"open_clip/tiny-vit/{tmp_path / 'weights.pt'}")
     assert not encoder.train().training
     assert encoder.width == 16
+    assert encoder.describe().startswith("open_clip/tiny-vit/")
     image = torch.rand(2, 3, 32, 32) * 2 - 1
     tokens = encoder(image)
     assert tokens.shape == (2, 17, 16)

@@ -80,7 +80,8 @@ def _watched() -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    # Again each second: raised in a destructor it comes to nothing.
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE, 1)
     try:
         yield
     except _Late as late:

@@ -118,9 +118,9 @@ class OpenClipTokens(ImageEncoder):
         self.width = visual.class_embedding.shape[0]
         self.map_widths = [self.width]
         self.map_strides = [visual.patch_size[0]]
-        for name in ("mean", "std"):
-            value = torch.tensor(getattr(visual, f"image_{name}")).view(1, 3, 1, 1)
-            self.register_buffer(name, value, persistent=False)
+        for statistic in ("mean", "std"):
+            value = torch.tensor(getattr(visual, f"image_{statistic}")).view(1, 3, 1, 1)
+            self.register_buffer(statistic, value, persistent=False)
         self.freeze(name, pretrained=True)
 
     def forward(self, image: Tensor) -> Tensor:
