@@ -4,8 +4,9 @@ import errno
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
-from lcpdn_pl.errors import ConfigError
+from lcpdn_pl.errors import ConfigError, DataError
 from lcpdn_pl.explain import explain
 
 
@@ -29,6 +30,28 @@ def test_what_the_user_can_mend_is_one_message(error: Exception, message: str) -
     wrapped = ValueError("of the parser")
     wrapped.__cause__ = error
     assert explain(wrapped) == explain(error)
+
+
+class Broken(Dataset[int]):
+    """Whose images are."""
+
+    def __len__(self) -> int:
+        """One image."""
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        """Fails as a reader does that wraps a library's error."""
+        try:
+            return 1 // index
+        except ZeroDivisionError as error:
+            raise DataError("a.png is torn.\nReplace it.") from error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_a_loader_process_is_told_as_in_the_main_one(workers: int) -> None:
+    with pytest.raises(DataError) as caught:
+        next(iter(DataLoader(Broken(), num_workers=workers)))
+    assert explain(caught.value) == "a.png is torn.\nReplace it."
 
 
 def test_the_fault_of_the_package_is_not_explained_away() -> None:

@@ -209,12 +209,24 @@ def test_a_configuration_runs_no_code(name: str, files: Path) -> None:
     assert "evil" not in sys.modules
 
 
-def test_a_configuration_of_any_name_runs_no_code(files: Path, canary: Path) -> None:
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (["--config", "settings.txt"], "settings.txt names code that would be imported"),
+        (["--config=settings.txt"], "settings.txt names code that would be imported"),
+        (["--model", "model.txt"], "model.txt names code that would be imported"),
+    ],
+)
+def test_a_configuration_of_any_name_runs_no_code(
+    argument: list[str], message: str, files: Path, canary: Path
+) -> None:
     (files / "settings.txt").write_text(yaml.safe_dump(CONFIGS["class"]))
-    command = [sys.executable, "-m", "lcpdn_pl", "fit", "--config", "settings.txt"]
+    (files / "model.txt").write_text(yaml.safe_dump({"class_path": "evil.Class"}))
+    (files / "run.yaml").write_text(yaml.safe_dump(changed()))
+    command = [sys.executable, "-m", "lcpdn_pl", "fit", "--config", "run.yaml", *argument]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     assert ended.returncode != 0
-    assert "Importing 'evil.Class' is not allowed" in ended.stderr
+    assert message in ended.stderr
     assert not canary.exists()
 
 

@@ -68,6 +68,10 @@ INTERRUPTED = 130
 
 _FOLDER = "LCPDN_RUN_FOLDER"
 
+# Files that are read as settings: by the option that names them, or by their own name.
+_FROM_FILE = {"-c", "--config", "--model", "--data", "--trainer"}
+_SUFFIXES = {".yaml", ".yml", ".json"}
+
 # Remarks of libraries about things that are so on purpose, or that only their authors can mend.
 _REMARKS = (
     r"Found \d+ module\(s\) in eval mode",
@@ -344,9 +348,10 @@ def main(args: Sequence[str] | None = None) -> None:
         os.environ[ALLOW] = "1"
     restrict_imports(args)
     try:
-        for argument in args:
-            file = Path(argument.partition("=")[2] or argument)
-            if file.suffix in (".yaml", ".yml", ".json") and file.is_file():
+        for before, argument in zip(["", *args], args, strict=False):
+            option, _, value = argument.partition("=")
+            option, file = (option, Path(value)) if value else (before, Path(argument))
+            if (option in _FROM_FILE or file.suffix in _SUFFIXES) and file.is_file():
                 refuse_foreign_code(file)
         if args and args[0] in COMMANDS:
             _run_command(*args)

@@ -42,7 +42,9 @@ def explain(error: BaseException | None) -> str | None:
     while error is not None:
         reason = str(error)
         if isinstance(error, LCPDNError):
-            return reason
+            # Out of a loader process it comes with that process's traceback before its message.
+            kind = f"{type(error).__module__}.{type(error).__qualname__}: "
+            return reason.rpartition(kind)[2].rstrip("\n")
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or _NO_MEMORY in reason:
             return _LESS_MEMORY
         if isinstance(error, OSError) and error.errno in _NO_SPACE:

@@ -1,26 +1,16 @@
-"""Pictures: colours that mean something, panels that survive what is missing."""
-
-from pathlib import Path
+"""Sheets: colours that mean something, each picture in its place."""
 
 import numpy as np
-import pandas as pd
 import torch
 
 from lcpdn_pl.plotting import (
     ERRORS,
-    SMOOTHED,
     Panel,
-    convergence,
     error_map,
     image_grid,
-    load_panels,
-    loss_curves,
     method_sheet,
     overlay,
     overlay_sheet,
-    reliability,
-    save_panels,
-    score_curves,
 )
 
 
@@ -102,26 +92,6 @@ def test_grid_shows_each_image_in_its_own_place() -> None:
     assert len(image_grid(images[:1], "one").axes) == 1
 
 
-def test_curves_have_a_line_a_range_and_the_mean() -> None:
-    curve = pd.DataFrame(
-        {
-            "step": [10, 20],
-            "hours": [1.0, 2.0],
-            "loss_000_099": [0.5, 0.4],
-            "loss_600_999": [0.1, 0.05],
-            "loss": [0.3, 0.225],
-        }
-    )
-    (axes,) = loss_curves(curve).axes
-    lines = {str(line.get_label()): line for line in axes.lines}
-    assert set(lines) == {"t = 0 to 99", "t = 600 to 999", "mean of the ranges"}
-    wanted = {"t = 0 to 99": [0.5, 0.4], "t = 600 to 999": [0.1, 0.05]}
-    for label, losses in (wanted | {"mean of the ranges": [0.3, 0.225]}).items():
-        assert np.asarray(lines[label].get_xdata()).tolist() == [10, 20]
-        assert np.asarray(lines[label].get_ydata()).tolist() == losses
-    assert axes.get_yscale() == "log"
-
-
 def test_methods_have_a_column_each_of_predictions_or_errors() -> None:
     mask = torch.zeros(4, 4, dtype=torch.long)
     mask[0] = 1
@@ -138,58 +108,3 @@ def test_methods_have_a_column_each_of_predictions_or_errors() -> None:
     assert shown[3, 0].tolist() == list(ERRORS["false alarm"])
     assert "Dice 0.0" in {text.get_text() for text in plain.axes[4].texts}
     assert [len(sheet.legends) for sheet in (plain, errors)] == [0, 1]
-
-
-def test_convergence_is_smoothed_and_averaged_over_seeds() -> None:
-    losses = np.arange(30.0)
-    rows = [("a", "m", seed, step, losses[step] + seed) for seed in (0, 2) for step in range(30)]
-    (axes,) = convergence(
-        pd.DataFrame(rows, columns=["data", "method", "seed", "step", "loss"])
-    ).axes
-    shown = np.asarray(axes.lines[0].get_ydata())
-    assert shown[0] == 1
-    assert shown[-1] == losses[-SMOOTHED:].mean() + 1
-
-
-def test_scores_are_means_over_seeds() -> None:
-    rows = [("a", "m", 0, 1, 60), ("a", "m", 1, 1, 70), ("a", "m", 0, 5, 80), ("b", "m", 0, 1, 50)]
-    scores = pd.DataFrame(rows, columns=["plot", "method", "seed", "x", "dice"])
-    first, second = score_curves(scores, "images").axes
-    assert (first.get_title(), second.get_title(), first.get_xlabel()) == ("a", "b", "images")
-    assert np.asarray(first.lines[0].get_xdata()).tolist() == [1, 5]
-    assert np.asarray(first.lines[0].get_ydata()).tolist() == [65, 80]
-
-
-def test_reliability_pools_seeds_by_pixels() -> None:
-    rows = [
-        ("a", "m", 0, 30, 0.1, 0.2),  # one seed
-        ("a", "m", 0, 10, 0.3, 0.6),  # another
-        ("a", "m", 1, 60, 0.9, 0.8),
-        ("a", "m", 2, 0, 0.0, 0.0),
-    ]
-    names = ["data", "method", "bin", "pixels", "probability", "share"]
-    (axes,) = reliability(pd.DataFrame(rows, columns=names)).axes
-    line = axes.lines[0]
-    np.testing.assert_allclose(np.asarray(line.get_xdata()), [0.15, 0.9])
-    np.testing.assert_allclose(np.asarray(line.get_ydata()), [0.3, 0.8])
-    # (40 * 0.15 + 60 * 0.1) / 100
-    assert line.get_label() == "m (error 12.0 %)"
-
-
-def test_panels_come_back_from_their_file(tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (3, 4, 5), generator=generator) / 127.5 - 1
-    mask = torch.tensor([[0, 1, 255, 1, 0]] * 4)
-    panels = [
-        Panel(image, "links, ü", "a b", (mask == 1).long(), mask),
-        Panel(-image, "", "c", (mask == 0).long()),
-    ]
-    save_panels(panels, tmp_path / "panels.npz")
-    for found, wanted in zip(load_panels(tmp_path / "panels.npz"), panels, strict=True):
-        torch.testing.assert_close(found.image, wanted.image)
-        assert (found.text, found.name) == (wanted.text, wanted.name)
-        assert torch.equal(found.prediction, wanted.prediction)
-    first, second = load_panels(tmp_path / "panels.npz")
-    assert first.mask is not None
-    assert torch.equal(first.mask, mask)
-    assert second.mask is None

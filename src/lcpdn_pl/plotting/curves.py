@@ -1,0 +1,113 @@
+"""Curves: losses over training, scores against what was varied, reliability."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+SMOOTHED = 10
+"""Logged losses that a point of a convergence curve is the mean of."""
+
+
+def convergence(curves: pd.DataFrame) -> Figure:
+    """Training losses, one plot a data set: mean over seeds, and their range as a band.
+
+    Each point is the mean of a seed's last :data:`SMOOTHED` values.
+
+    Args:
+        curves: Table with the columns data, method, seed, step and loss.
+    """
+    names = list(dict.fromkeys(curves["data"]))
+    width = 4.5 * max(len(names), 1)
+    figure = Figure(figsize=(width, 3.8), layout="constrained")
+    plots = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
+    for axes, data in zip(plots, names, strict=False):
+        for method, rows in curves[curves["data"] == data].groupby("method", sort=False):
+            seeds = rows.pivot_table(index="step", columns="seed", values="loss")
+            seeds = seeds.rolling(SMOOTHED, min_periods=1).mean()
+            _mean_and_range(axes, seeds, "-", str(method))
+        axes.set(title=data, xlabel="training step", ylabel="training loss")
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def score_curves(scores: pd.DataFrame, label: str) -> Figure:
+    """Dice against something that was varied: mean over seeds, and their range as a band.
+
+    Args:
+        scores: Table with the columns plot, method, seed, x and dice; one plot each value of the
+            first.
+        label: Of the x axis.
+    """
+    names = list(dict.fromkeys(scores["plot"]))
+    figure = Figure(figsize=(4 * len(names), 3.8), layout="constrained")
+    plots = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for axes, name in zip(plots, names, strict=True):
+        for method, rows in scores[scores["plot"] == name].groupby("method", sort=False):
+            seeds = rows.pivot_table(index="x", columns="seed", values="dice")
+            _mean_and_range(axes, seeds, "o-", str(method))
+        axes.set(title=name, xlabel=label, xticks=sorted(set(scores["x"])))
+        axes.grid(visible=True, alpha=0.3)
+    plots[0].set_ylabel("Dice, compat")
+    plots[0].legend(fontsize=8)
+    return figure
+
+
+def reliability(bins: pd.DataFrame) -> Figure:
+    """Share of foreground against predicted probability, one plot a data set.
+
+    Seeds are pooled. The legend has each method's expected calibration error: the mean distance of
+    the two, weighted by pixels (Guo et al., ICML 2017).
+
+    Args:
+        bins: Table with the columns data, method, bin, pixels, probability and share.
+    """
+    names = list(dict.fromkeys(bins["data"]))
+    figure = Figure(figsize=(4.2 * len(names), 4.2), layout="constrained")
+    plots = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, data in zip(plots, names, strict=True):
+        for method, rows in bins[bins["data"] == data].groupby("method", sort=False):
+            sums = rows.assign(
+                probability=rows["probability"] * rows["pixels"],
+                share=rows["share"] * rows["pixels"],
+            )
+            pooled = sums.groupby("bin")[["pixels", "probability", "share"]].sum()
+            pooled = pooled[pooled["pixels"] > 0]
+            distance = (pooled["probability"] - pooled["share"]).abs().sum()
+            error = 100 * distance / pooled["pixels"].sum()
+            means = pooled.div(pooled["pixels"], axis=0)
+            label = f"{method} (error {error:.1f} %)"
+            axes.plot(means["probability"], means["share"], "o-", markersize=3, label=label)
+        axes.plot([0, 1], [0, 1], "k:", linewidth=1)
+        axes.set(title=data, xlabel="predicted probability", ylabel="share of foreground")
+        axes.set_aspect("equal")
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=7)
+    return figure
+
+
+def loss_curves(curve: pd.DataFrame) -> Figure:
+    """Held-out denoising losses over training, on logarithmic axes.
+
+    Args:
+        curve: Table with the columns step, loss and loss_<first>_<last timestep>.
+    """
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in curve.columns:
+        if name.startswith("loss_"):
+            first, last = name.split("_")[1:]
+            axes.plot(curve["step"], curve[name], label=f"t = {int(first)} to {int(last)}")
+    axes.plot(curve["step"], curve["loss"], "k--", label="mean of the ranges")
+    axes.set(xlabel="training step", ylabel="held-out loss (noise, mean squared error)")
+    axes.set_yscale("log")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _mean_and_range(axes: Axes, seeds: pd.DataFrame, style: str, label: str) -> None:
+    """A line and a band over the index; a column a seed."""
+    (line,) = axes.plot(seeds.index, seeds.mean(axis=1), style, label=label)
+    band = seeds.min(axis=1), seeds.max(axis=1)
+    axes.fill_between(seeds.index, *band, color=line.get_color(), alpha=0.2)
