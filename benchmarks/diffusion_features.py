@@ -30,7 +30,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lcpdn_pl.backbones.diffusion import DiffusionFeatures, alpha_bar, create_denoiser
+from lcpdn_pl.backbones.denoisers import create_denoiser
+from lcpdn_pl.backbones.diffusion import DiffusionFeatures, alpha_bar
 
 STEPS = (50, 150, 250)
 BLOCKS = ((4, 6, 8, 12), (6, 8, 12, 16))

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcpdn_pl.backbones.diffusion import DiffusionFeatures, create_denoiser
+from lcpdn_pl.backbones.denoisers import create_denoiser
+from lcpdn_pl.backbones.diffusion import DiffusionFeatures
 from lcpdn_pl.data import MoNuSeg
 from lcpdn_pl.losses import DiceCELoss
 from lcpdn_pl.metrics import SegmentationScore

@@ -19,7 +19,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils._pytree import tree_flatten
 
 import lcpdn_pl
-from lcpdn_pl.backbones.diffusion import create_denoiser
+from lcpdn_pl.backbones.denoisers import create_denoiser
 from lcpdn_pl.cli import _precision, main
 from lcpdn_pl.plotting import load_panels
 from lcpdn_pl.restore import restore

@@ -28,7 +28,7 @@ from PIL import Image, ImageFile
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 import lcpdn_pl
-from lcpdn_pl.backbones.diffusion import create_denoiser
+from lcpdn_pl.backbones.denoisers import create_denoiser
 from lcpdn_pl.backbones.image import create_image_encoder
 from lcpdn_pl.backbones.text import create_text_encoder
 from lcpdn_pl.cli import main

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from lcpdn_pl.backbones import catalogue
 from lcpdn_pl.backbones.catalogue import CATALOGUE, Weights, weights_folder
-from lcpdn_pl.backbones.diffusion import create_denoiser
+from lcpdn_pl.backbones.denoisers import create_denoiser
 from lcpdn_pl.backbones.image import create_image_encoder
 from lcpdn_pl.backbones.text import create_text_encoder
 from lcpdn_pl.errors import WeightsError
@@ -146,7 +146,7 @@ def test_fetched_denoiser_is_found_by_its_name(
         read.append((path, stated))
         return UNet2DModel()
 
-    monkeypatch.setattr("lcpdn_pl.backbones.diffusion.read_guided_diffusion", reader)
+    monkeypatch.setattr("lcpdn_pl.backbones.denoisers.read_guided_diffusion", reader)
     assert create_denoiser(name, {"image_size": 256})[1] is True
     assert read == [(weights_folder() / name, {"image_size": 256})]
 

@@ -1,6 +1,5 @@
 """Diffusion features against the plain way of computing them."""
 
-import json
 import math
 from functools import partial
 from pathlib import Path
@@ -9,16 +8,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DModel
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from lcpdn_pl.backbones import weights
-from lcpdn_pl.backbones.diffusion import DiffusionFeatures, alpha_bar, create_denoiser
+from lcpdn_pl.backbones.denoisers import create_denoiser
+from lcpdn_pl.backbones.diffusion import DiffusionFeatures, alpha_bar
 from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.backbones.weights import random_unet
-from lcpdn_pl.errors import ConfigError, WeightsError
+from lcpdn_pl.errors import ConfigError
 
 BLOCKS, STEPS = [1, 2, 4], [50, 150, 250]
 
@@ -269,39 +266,6 @@ def test_bad_image_size_names_the_size_to_use(unet: UNet2DModel) -> None:
         DiffusionFeatures(unet, BLOCKS, STEPS)(torch.zeros(1, 3, 20, 16))
 
 
-def test_small_denoiser_is_random_and_says_so() -> None:
-    unet, pretrained = create_denoiser("lcpdn-ddpm-small:random")
-    features = DiffusionFeatures(unet, [6, 8, 12, 16], STEPS, name="small", pretrained=pretrained)
-    assert features.describe() == "small, 7.0 M parameters, RANDOM"
-    again, _ = create_denoiser("lcpdn-ddpm-small:random")
-    other, _ = create_denoiser("lcpdn-ddpm-small:random", random_seed=1)
-    torch.testing.assert_close(unet.conv_in.weight, again.conv_in.weight)
-    assert not torch.equal(unet.conv_in.weight, other.conv_in.weight)
-    with torch.no_grad(), FlopCounterMode(display=False) as flops:
-        unet(torch.zeros(3, 12, 128, 128), torch.tensor(STEPS))
-    assert flops.get_total_flops() < 25e9
-
-
-@pytest.mark.parametrize("name", ["lcpdn-ddpm-tiny", "missing.json", "model.bin"])
-def test_unknown_denoiser_lists_the_forms(name: str) -> None:
-    with pytest.raises(WeightsError, match=r"expected 'lcpdn-ddpm-small', .* or a guided-diff"):
-        create_denoiser(name)
-
-
-def test_folder_that_holds_no_denoiser(tiny_bert: str) -> None:
-    with pytest.raises(WeightsError, match="no folder of a diffusers UNet2DModel"):
-        create_denoiser(tiny_bert + "/..")
-
-
-def test_configurations_of_endless_layers_are_refused(tiny_denoiser: str, tmp_path: Path) -> None:
-    config = json.loads(Path(tiny_denoiser, "config.json").read_text())
-    for layers, message in ((33, "33 layers per block, of at most 32"), (2**31, "is no number of")):
-        (tmp_path / "config.json").write_text(json.dumps(config | {"layers_per_block": layers}))
-        for name in (tmp_path, tmp_path / "config.json"):
-            with pytest.raises(WeightsError, match=message):
-                create_denoiser(str(name))
-
-
 def test_noised_follows_its_equation(unet: UNet2DModel) -> None:
     noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     noised = DiffusionFeatures(unet, BLOCKS, STEPS, noise=noise).noised(
@@ -323,30 +287,3 @@ def test_uneven_step_batches_change_nothing(unet: UNet2DModel) -> None:
     torch.stack([part.square().mean() for part in wanted]).sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
     assert all(p.grad is None and not p.requires_grad for p in features.parameters())
-
-
-def test_folder_counts_as_pretrained(tiny_denoiser: str) -> None:
-    unet, pretrained = create_denoiser(tiny_denoiser)
-    assert pretrained
-    stored = load_file(f"{tiny_denoiser}/diffusion_pytorch_model.safetensors")
-    assert stored.keys() == unet.state_dict().keys()
-    assert all(torch.equal(value, stored[key]) for key, value in unet.state_dict().items())
-
-
-def test_small_denoiser_comes_with_the_package() -> None:
-    unet, pretrained = create_denoiser("lcpdn-ddpm-small")
-    assert pretrained
-    random, _ = create_denoiser("lcpdn-ddpm-small:random")
-    assert random.state_dict().keys() == unet.state_dict().keys()
-    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in unet.parameters())
-    assert (weights.DDPM_SMALL / "diffusion_pytorch_model.safetensors").stat().st_size < 16e6
-    # Of a smooth picture a denoiser knows which part is noise; random weights do not.
-    line = torch.linspace(-1, 1, 64)
-    clean = (0.5 * torch.cos(3 * line)[:, None] * line).expand(1, 3, -1, -1)
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    for step in STEPS:
-        rate = alpha_bar()[step]
-        noised = F.pixel_unshuffle(rate.sqrt() * clean + (1 - rate).sqrt() * noise, 2)
-        with torch.no_grad():
-            error = (unet(noised, step).sample - F.pixel_unshuffle(noise, 2)).square().mean()
-        assert error < 0.2

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from lcpdn_pl.backbones.diffusion import DiffusionFeatures, read_guided_diffusion
+from lcpdn_pl.backbones.diffusion import DiffusionFeatures
+from lcpdn_pl.backbones.guided_diffusion import read_guided_diffusion
 from lcpdn_pl.errors import ConfigError, WeightsError
 
 NUM_CLASSES, IN_CHANNELS, SIZE, BATCH = 5, 3, 16, 2

@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DModel
 from safetensors.torch import load_file
 
-from lcpdn_pl.backbones.diffusion import create_denoiser
+from lcpdn_pl.backbones.denoisers import create_denoiser
 from lcpdn_pl.backbones.weights import random_unet, save_denoiser
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 import lcpdn_pl
-from lcpdn_pl.backbones.diffusion import create_denoiser, read_guided_diffusion
+from lcpdn_pl.backbones.denoisers import create_denoiser
+from lcpdn_pl.backbones.guided_diffusion import read_guided_diffusion
 from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.backbones.text import TextEncoder
 from lcpdn_pl.inference import Segmenter

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from lcpdn_pl.backbones.base import check_sides
-from lcpdn_pl.backbones.diffusion import alpha_bar, create_denoiser
+from lcpdn_pl.backbones.denoisers import create_denoiser
+from lcpdn_pl.backbones.diffusion import alpha_bar
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.tasks.base import Task, step_seed
 
@@ -31,7 +32,7 @@ class DenoisingTask(Task):
     average of the weights, which is what a run exports.
 
     Args:
-        denoiser: What to start from, see :func:`lcpdn_pl.backbones.diffusion.create_denoiser`.
+        denoiser: What to start from, see :func:`lcpdn_pl.backbones.denoisers.create_denoiser`.
         optimizer: Its learning rate is the highest one.
         warmup_steps: Steps in which the rate rises.
         ema_decay: Decay of the average; n steps into the run at most (1 + n) / (10 + n).

@@ -8,7 +8,8 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcpdn_pl.backbones.diffusion import DiffusionFeatures, create_denoiser
+from lcpdn_pl.backbones.denoisers import create_denoiser
+from lcpdn_pl.backbones.diffusion import DiffusionFeatures
 from lcpdn_pl.backbones.image import create_image_encoder
 from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.backbones.text import create_text_encoder
@@ -34,7 +35,7 @@ class LCPDN(Network):
     Args:
         image_encoder: See :func:`lcpdn_pl.backbones.image.create_image_encoder`.
         text_encoder: See :func:`lcpdn_pl.backbones.text.create_text_encoder`.
-        denoiser: See :func:`lcpdn_pl.backbones.diffusion.create_denoiser`.
+        denoiser: See :func:`lcpdn_pl.backbones.denoisers.create_denoiser`.
         denoiser_options: Options of a guided-diffusion checkpoint, as its scripts call them: they
             are checked or, such as ``num_head_channels``, cannot be told from the file.
         blocks: Decoder blocks of the denoiser whose outputs are the features.

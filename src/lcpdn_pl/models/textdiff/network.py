@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from lcpdn_pl.backbones.diffusion import DiffusionFeatures, create_denoiser
+from lcpdn_pl.backbones.denoisers import create_denoiser
+from lcpdn_pl.backbones.diffusion import DiffusionFeatures
 from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.backbones.text import create_text_encoder
 from lcpdn_pl.models.base import Network
@@ -25,7 +26,7 @@ class TextDiff(Network):
 
     Args:
         text_encoder: See :func:`lcpdn_pl.backbones.text.create_text_encoder`.
-        denoiser: See :func:`lcpdn_pl.backbones.diffusion.create_denoiser`.
+        denoiser: See :func:`lcpdn_pl.backbones.denoisers.create_denoiser`.
         denoiser_options: Options of a guided-diffusion checkpoint, as its scripts call them.
         blocks: Decoder blocks of the denoiser whose outputs are the features.
         steps: Timesteps at which the image is noised.
