@@ -96,6 +96,15 @@ def test_the_whole_is_what_predict_does(pointwise: Pointwise) -> None:
     assert not pointwise.training
 
 
+def test_a_threshold_divides_the_odds(pointwise: Pointwise) -> None:
+    pixels = Drawn(32, 32).rows(0, 32)
+    plain = Segmenter(pointwise, 32, "cpu").segment(pixels, REPORT)
+    found = Segmenter(pointwise, 32, "cpu", threshold=0.6).segment(pixels, REPORT)
+    np.testing.assert_array_equal(found.mask, plain.probability > 0.6)
+    odds = plain.probability / (1 - plain.probability) * 0.4 / 0.6
+    np.testing.assert_allclose(found.probability, odds / (1 + odds), atol=1e-5)
+
+
 def test_a_tile_is_taken_at_its_scale_and_mirrored_at_the_edge(pointwise: Pointwise) -> None:
     pixels = Drawn(40, 100).rows(0, 40)
     found = Segmenter(pointwise, 32, "cpu").segment(pixels, REPORT, tile=64, overlap=0.25)

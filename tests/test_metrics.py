@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 
 from lcpdn_pl.losses import DiceCELoss, dice_loss
-from lcpdn_pl.metrics import SegmentationScore
+from lcpdn_pl.metrics import THRESHOLDS, SegmentationScore, image_counts, shift
 
 
 def masks(seed: int, count: int = 5) -> Tensor:
@@ -139,3 +139,51 @@ def test_logits_and_masks_score_alike() -> None:
         score.update(prediction, target)
         found.append(scores(score))
     assert all(other == found[0] for other in found)
+
+
+def test_shifted_logits_are_foreground_above_the_threshold() -> None:
+    logits = torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    probability = logits.softmax(dim=1)[:, 1]
+    assert torch.equal(shift(logits, 0.5), logits)
+    for threshold in (0.05, 0.3, 0.8):
+        above = shift(logits, threshold)
+        assert torch.equal(above.argmax(dim=1) == 1, probability > threshold)
+        odds = above.softmax(dim=1)[:, 1].logit().exp() * threshold / (1 - threshold)
+        torch.testing.assert_close(odds, probability.logit().exp(), rtol=1e-4, atol=0)
+
+
+def test_of_several_thresholds_the_figures_are_of_the_best() -> None:
+    assert THRESHOLDS[0] == 0.5
+    assert sorted(THRESHOLDS) == pytest.approx([k / 20 for k in range(1, 20)])
+    logits = torch.randn(4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    target = (logits.softmax(dim=1)[:, 1] > 0.7).long() ^ (masks(2, 4) & masks(3, 4))
+    several, singles = SegmentationScore(thresholds=THRESHOLDS), {}
+    for part in (slice(0, 1), slice(1, 4)):
+        several.update(logits[part], target[part])
+    for threshold in THRESHOLDS:
+        single = SegmentationScore(thresholds=(threshold,))
+        single.update(logits, target)
+        singles[threshold] = scores(single)
+        plain = SegmentationScore()
+        plain.update((logits.softmax(dim=1)[:, 1] > threshold).long(), target)
+        assert scores(plain) == pytest.approx(singles[threshold])
+    best = max(singles, key=lambda threshold: singles[threshold]["dice"])
+    assert several.best_threshold() == best != 0.5
+    assert scores(several) == pytest.approx(singles[best])
+
+
+def test_of_equal_thresholds_the_one_next_to_the_middle_is_taken() -> None:
+    score = SegmentationScore(thresholds=THRESHOLDS)
+    score.update(torch.full((1, 2, 2, 2), 0.0), torch.zeros(1, 2, 2).long())
+    assert score.best_threshold() == 0.5
+    score.update(torch.tensor([[[[0.0, 0]], [[9, -9]]]]), torch.tensor([[[1, 0]]]))
+    assert score.best_threshold() == 0.5
+
+
+def test_all_background_is_that_of_the_best_threshold() -> None:
+    score = SegmentationScore(thresholds=(0.9, 0.2))
+    logits, target = torch.tensor([[[[0.0, 0]], [[0.0, -9]]]]), torch.tensor([[[1, 0]]])
+    assert image_counts(shift(logits, 0.9), target)[0] == 0
+    score.update(logits, target)
+    assert not score.all_background()
+    assert scores(score)["dice"] == 1

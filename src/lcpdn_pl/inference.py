@@ -18,6 +18,7 @@ from lcpdn_pl.data import SegmentationDataModule
 from lcpdn_pl.data.pictures import Picture, open_picture
 from lcpdn_pl.data.transforms import resize_image, to_tensor
 from lcpdn_pl.errors import CheckpointError, ConfigError, DataError
+from lcpdn_pl.metrics import shift
 from lcpdn_pl.models import MedSegDiff, Network
 from lcpdn_pl.restore import restore
 from lcpdn_pl.tasks import SegmentationTask
@@ -98,12 +99,21 @@ class Segmenter:
         network: The network; it is put in eval mode.
         image_size: Side of the square that it was trained at.
         device: Where to run, such as ``cuda:1``; ``None`` is a GPU if there is one.
+        threshold: The network's probability above which a pixel is foreground. Probabilities are
+            given with their odds divided by its own, so that 0.5 divides them.
 
     Raises:
         ConfigError: If there is no such device.
     """
 
-    def __init__(self, network: Network, image_size: int, device: str | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        image_size: int,
+        device: str | None = None,
+        threshold: float = 0.5,
+    ) -> None:
+        self.threshold = threshold
         self.device = _device(device)
         self.network = network.to(self.device).eval()
         self.image_size = image_size
@@ -258,7 +268,7 @@ class Segmenter:
 
     def _probability(self, image: Tensor, report: str, size: tuple[int, int]) -> Tensor:
         """[H, W] at a size: interpolated as logits, of whose two the difference is enough."""
-        logits = self.network(image, [report]).float()
+        logits = shift(self.network(image, [report]).float(), self.threshold)
         difference = logits[:, 1:] - logits[:, :1]
         return F.interpolate(difference, size, mode="bilinear")[0, 0].sigmoid_()
 
@@ -325,4 +335,4 @@ def load(checkpoint: Path | str = NUCLEI, device: str | None = None) -> Segmente
         raise CheckpointError(
             f"{checkpoint} is of {type(task).__name__}; expected that of a segmentation run."
         )
-    return Segmenter(task.network, data.image_size, device)
+    return Segmenter(task.network, data.image_size, device, task.threshold)

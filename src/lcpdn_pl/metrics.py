@@ -1,5 +1,7 @@
 """Dice and IoU of the foreground, per image and pooled."""
 
+import math
+from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
@@ -8,6 +10,8 @@ from torchmetrics import Metric
 
 IGNORE = 255
 """Target value of pixels that no loss and no metric looks at."""
+THRESHOLDS = tuple(sorted((k / 20 for k in range(1, 20)), key=lambda t: abs(t - 0.5)))
+"""0.05 to 0.95, from the middle outwards."""
 
 
 class Scores(TypedDict):
@@ -22,6 +26,15 @@ class Scores(TypedDict):
 def foreground(prediction: Tensor) -> Tensor:
     """Foreground of logits [B, 2, H, W], or of a mask [B, H, W] of any integer or bool type."""
     return prediction.argmax(dim=1) == 1 if prediction.is_floating_point() else prediction == 1
+
+
+def shift(logits: Tensor, threshold: float) -> Tensor:
+    """Logits [B, 2, H, W] whose foreground is above one half where it was above the threshold.
+
+    The odds of the foreground are divided by t / (1 - t); 0.5 changes nothing.
+    """
+    background, foreground = logits.unbind(dim=1)
+    return torch.stack([background, foreground - math.log(threshold / (1 - threshold))], dim=1)
 
 
 def image_counts(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,6 +89,8 @@ class SegmentationScore(Metric):
     Args:
         empty_score: Score of an image without foreground for which none is predicted: 1 (right
             answer, default), 0 (some public codes), or ``None`` to leave such images out.
+        thresholds: Probabilities above which a pixel may count as foreground. Of several, all
+            figures are those of the one with the highest ``dice``, of equals the first.
     """
 
     full_state_update = False
@@ -86,35 +101,52 @@ class SegmentationScore(Metric):
     fp: Tensor
     fn: Tensor
 
-    def __init__(self, empty_score: float | None = 1.0) -> None:
+    def __init__(
+        self, empty_score: float | None = 1.0, thresholds: Sequence[float] = (0.5,)
+    ) -> None:
         super().__init__()
         self.empty_score = empty_score
+        self.thresholds = tuple(thresholds)
+        zeros = torch.zeros(len(self.thresholds))
         for name in ("dice_sum", "iou_sum"):
-            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
+            self.add_state(name, zeros.clone(), dist_reduce_fx="sum")
         for name in ("images", "tp", "fp", "fn"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+            self.add_state(name, zeros.long(), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Adds a batch; arguments as in :func:`image_counts`."""
-        counts = image_counts(prediction, target)
-        dice, iou = dice_iou(*counts, self.empty_score)
-        self.dice_sum += dice.nansum()
-        self.iou_sum += iou.nansum()
-        self.images += (~dice.isnan()).sum()
-        for name, count in zip(("tp", "fp", "fn"), counts, strict=True):
-            setattr(self, name, getattr(self, name) + count.sum())
+        """Adds a batch; arguments as in :func:`image_counts`, a mask for one threshold alone."""
+        for index, threshold in enumerate(self.thresholds):
+            above = shift(prediction, threshold) if prediction.is_floating_point() else prediction
+            counts = image_counts(above, target)
+            dice, iou = dice_iou(*counts, self.empty_score)
+            self.dice_sum[index] += dice.nansum()
+            self.iou_sum[index] += iou.nansum()
+            self.images[index] += (~dice.isnan()).sum()
+            for state, count in zip((self.tp, self.fp, self.fn), counts, strict=True):
+                state[index] += count.sum()
 
     def compute(self) -> Scores:
         """The four figures; nan where no image counts."""
+        best = self._best()
         dice_global, iou_global = dice_iou(self.tp, self.fp, self.fn, self.empty_score)
         return {
-            "dice": self.dice_sum / self.images,
-            "iou": self.iou_sum / self.images,
-            "dice_global": dice_global,
-            "iou_global": iou_global,
+            "dice": (self.dice_sum / self.images)[best],
+            "iou": (self.iou_sum / self.images)[best],
+            "dice_global": dice_global[best],
+            "iou_global": iou_global[best],
         }
+
+    def _best(self) -> int:
+        dice = (self.dice_sum / self.images).nan_to_num(-1).tolist()
+        return dice.index(max(dice))
+
+    def best_threshold(self) -> float:
+        """The threshold that the figures are of."""
+        with self.sync_context():  # of all processes, as in compute
+            return self.thresholds[self._best()]
 
     def all_background(self) -> bool:
         """Whether no pixel was predicted as foreground though the images have some."""
-        with self.sync_context():  # of all processes, as in compute
-            return bool(self.tp + self.fp == 0) and bool(self.fn > 0)
+        with self.sync_context():
+            best = self._best()
+            return bool(self.tp[best] + self.fp[best] == 0) and bool(self.fn[best] > 0)

@@ -184,3 +184,54 @@ def test_test_turns_average_over_the_turns_of_each_image() -> None:
     torch.testing.assert_close(logits, mean_over_turns(plain, image, report))
     assert not torch.allclose(logits, plain(image, [report]))
     torch.testing.assert_close(turned.predict_step(batch, 0), logits.softmax(dim=1)[:, 1])
+
+
+def brightness(probability: Tensor) -> Tensor:
+    """Red where Bright() sees foreground of this probability."""
+    image = torch.zeros(1, 3, *probability.shape)
+    image[0, 0] = probability.logit() / 20
+    return image
+
+
+def test_calibration_takes_the_threshold_of_the_best_validation_dice(tmp_path: Path) -> None:
+    # Of 0.55, 0.65 and 0.85 the last is foreground in one image, and the last two in the other: a
+    # threshold between the first two finds 1 / 2 and 1, one above 0.65 finds 1 and 2 / 3.
+    image = brightness(torch.tensor([[0.55, 0.65, 0.85]]))
+    batches: list[Batch] = [
+        {"image": image, "mask": torch.tensor([[mask]]), "text": [""], "name": [str(mask)]}
+        for mask in ([0, 0, 1], [0, 1, 1])
+    ]
+    loader: DataLoader[Batch] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    task = SegmentationTask(Bright(), calibrate=True)
+    trainer = quiet_trainer(tmp_path)
+    (logged,) = trainer.validate(task, loader, verbose=False)
+    assert task.threshold == 0.6 == pytest.approx(logged["val/threshold"])
+    assert logged["val/dice"] == pytest.approx((2 / 3 + 1) / 2)
+
+    plain = SegmentationTask(Bright())
+    (logged,) = trainer.validate(plain, loader, verbose=False)
+    assert plain.threshold == 0.5
+    assert logged["val/dice"] == pytest.approx((1 / 2 + 4 / 5) / 2)
+
+    # What it makes of an image, and what a checkpoint keeps of it.
+    for tested in (task, SegmentationTask(Bright())):
+        if tested is not task:
+            checkpoint = {"state_dict": task.state_dict()}
+            task.on_save_checkpoint(checkpoint)
+            tested.on_load_checkpoint(checkpoint)
+        result = tested.test_step(batches[1], 0)
+        assert result["row"]["native/dice"] == 1
+        foreground = result["logits"].softmax(dim=1)[0, 1, 0]
+        odds = torch.tensor([0.55, 0.65, 0.85]).logit() - torch.tensor(0.6).logit()
+        torch.testing.assert_close(foreground, odds.sigmoid())
+        torch.testing.assert_close(tested.predict_step(batches[1], 0)[0, 0], foreground)
+    assert plain.test_step(batches[1], 0)["row"]["native/dice"] == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, float("nan"), "0.5", None])
+def test_a_checkpoint_whose_threshold_is_none_is_refused(threshold: Any) -> None:
+    task = SegmentationTask(Bright())
+    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    with pytest.raises(CheckpointError, match=r"threshold is .*: expected a probability"):
+        task.on_load_checkpoint(checkpoint | {"threshold": threshold})

@@ -154,6 +154,8 @@ class TestReport(Callback):
         backbones = pl_module.network.describe_backbones()
         caption = "; ".join(f"{part}: {what}" for part, what in backbones.items())
         title = f"{type(pl_module.network).__name__} on {name}, {len(rows)} test images"
+        if pl_module.calibrate:
+            title += f", threshold {pl_module.threshold:.2f} chosen on validation images"
         write_whole(folder / "per_image.csv", pd.DataFrame(rows).to_csv(index=False))
         write_whole(folder / "metrics.csv", metrics.to_csv(index=False))
         write_whole(folder / "metrics.md", _markdown(metrics, title, caption))
@@ -168,6 +170,7 @@ class TestReport(Callback):
             "test_corruption": data.test_corruption,
             "test_strength": data.test_strength,
             "test_turns": pl_module.test_turns,
+            "threshold": pl_module.threshold,
             "backbones": backbones,
             "trainable": trainable,
             "frozen": frozen,

@@ -30,6 +30,7 @@ class ConsistencyTask(SegmentationTask):
         empty_score: Dice and IoU of an image without foreground for which none is predicted.
         consistency: Weight of the decoders' agreement; 0 trains on images with masks alone.
         ramp_share: Share of the run's steps in which the weight rises.
+        calibrate: See :class:`SegmentationTask`.
 
     Raises:
         ConfigError: If the weight is negative, or the share not above 0 and at most 1; in
@@ -47,8 +48,9 @@ class ConsistencyTask(SegmentationTask):
         empty_score: float = 1.0,
         consistency: float = 7.0,
         ramp_share: float = 0.75,
+        calibrate: bool = False,
     ) -> None:
-        super().__init__(network, loss, optimizer, lr_scheduler, empty_score)
+        super().__init__(network, loss, optimizer, lr_scheduler, empty_score, calibrate=calibrate)
         if consistency < 0:
             raise ConfigError(f"consistency is {consistency}: expected a weight of 0 or more.")
         if not 0 < ramp_share <= 1:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.losses import BrierLoss, SegmentationLoss
-from lcpdn_pl.metrics import IGNORE
+from lcpdn_pl.metrics import IGNORE, shift
 from lcpdn_pl.models import MedSegDiff
 from lcpdn_pl.models.blocks import foreground_logits
 from lcpdn_pl.models.medsegdiff.diffusion import BETA, add_noise, variance_bound
@@ -36,6 +36,7 @@ class DiffusionSegmentationTask(SegmentationTask):
         optimizer: Gets the trainable parameters alone.
         lr_scheduler: Stepped once an epoch; null keeps the rate.
         empty_score: Dice and IoU of an image without foreground for which none is predicted.
+        calibrate: See :class:`SegmentationTask`.
     """
 
     network: MedSegDiff
@@ -49,8 +50,9 @@ class DiffusionSegmentationTask(SegmentationTask):
         ),
         lr_scheduler: LRSchedulerCallable | None = None,
         empty_score: float = 1.0,
+        calibrate: bool = False,
     ) -> None:
-        super().__init__(network, loss, optimizer, lr_scheduler, empty_score)
+        super().__init__(network, loss, optimizer, lr_scheduler, empty_score, calibrate=calibrate)
 
     def training_terms(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See :meth:`SegmentationTask.training_terms`; adds ``noise`` and ``bound``."""
@@ -76,7 +78,7 @@ class DiffusionSegmentationTask(SegmentationTask):
     def test_step(self, batch: Batch, _batch_index: int) -> dict[str, Any]:
         """See :meth:`SegmentationTask.test_step`; the row has the ``agreement`` too."""
         ensemble = self.network.sample(batch["image"])
-        result = self.score_test(batch, ensemble.logits)
+        result = self.score_test(batch, shift(ensemble.logits, self.threshold))
         result["row"]["agreement"] = ensemble.agreement.mean().item()
         return result
 
@@ -86,7 +88,8 @@ class DiffusionSegmentationTask(SegmentationTask):
         The uncertainty is the standard deviation over the ensemble.
         """
         ensemble = self.network.sample(batch["image"])
-        probability = resize_logits(ensemble.logits, batch["mask"]).softmax(dim=1)[:, 1]
+        logits = shift(ensemble.logits, self.threshold)
+        probability = resize_logits(logits, batch["mask"]).softmax(dim=1)[:, 1]
         size = batch["mask"].shape[-2:]
         deviation = F.interpolate(ensemble.deviation.unsqueeze(1), size, mode="bilinear")
         return torch.cat([probability, deviation[:, 0]])
