@@ -3,7 +3,8 @@
 Scores the validation images of a run (never the test split) at the network's size by the run's own
 mask rule, and prints, in percent:
 
-- Dice of each image, and by decision threshold (0.5 is what is reported);
+- Dice of each image, and by decision threshold (0.5 is what is reported, also where it stands for
+  the threshold that the run has chosen);
 - which share of the wrong pixels lies within some pixels of the truth's border, and the Dice of the
   pixels beyond them;
 - recall of the truth's objects (8-connected) by their size, in four groups of equal number.
@@ -21,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from lcpdn_pl.data.datamodule import SegmentationDataModule
-from lcpdn_pl.metrics import IGNORE
+from lcpdn_pl.metrics import IGNORE, shift
 from lcpdn_pl.restore import restore
+from lcpdn_pl.tasks import SegmentationTask
 
 Mask = NDArray[np.bool_]
 
@@ -55,12 +57,14 @@ def main() -> None:
     parser.add_argument("--bands", type=int, nargs="+", default=[1, 2, 4])
     options = parser.parse_args()
     task, data = restore(options.checkpoint)
-    assert isinstance(data, SegmentationDataModule)  # noqa: S101 - what has masks
+    assert isinstance(task, SegmentationTask)  # noqa: S101 - what has masks
+    assert isinstance(data, SegmentationDataModule)  # noqa: S101
     data.setup("validate")
     cases: list[tuple[str, NDArray[np.float32], Mask]] = []
     for batch in data.val_dataloader():
         with torch.no_grad():
-            probability = task(batch["image"], batch["text"]).softmax(dim=1)[:, 1]
+            logits = shift(task(batch["image"], batch["text"]), task.threshold)
+        probability = logits.softmax(dim=1)[:, 1]
         for name, one, mask in zip(batch["name"], probability, batch["mask"], strict=True):
             known = np.asarray(mask != IGNORE)
             cases.append((name, one.numpy() * known, np.asarray(mask == 1)))
