@@ -45,6 +45,7 @@ def fit(tiny_denoiser: str, tiny_bert: str) -> list[str]:
         # A mean over images. DiceCELoss pools a batch, and so each process's share of it.
         "--model.loss=DiceBCELoss",
         "--model.loss.balanced=false",
+        "--model.calibrate=true",
         # Adam makes whole steps of gradients that are nothing but rounding.
         "--model.optimizer=torch.optim.SGD",
         "--model.optimizer.lr=0.1",
@@ -59,6 +60,7 @@ def test_two_processes_end_where_one_does(fit: list[str], tmp_path: Path) -> Non
         torch.load(folder / "last.ckpt", weights_only=True) for folder in (tmp_path / "one", run)
     )
     assert one["global_step"] == two["global_step"] == 6
+    assert one["threshold"] == two["threshold"]
     for name, weight in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], weight, atol=1e-5, rtol=1e-4)
     printed = lcpdn(tmp_path, "test", f"--ckpt_path={run / 'best.ckpt'}")
