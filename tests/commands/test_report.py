@@ -76,6 +76,21 @@ def test_runs_without_pictures_are_in_the_tables(runs: Path, tmp_path: Path) -> 
     assert not (out / "panels_monuseg.png").exists()
 
 
+def test_thresholds_that_were_chosen_have_a_column(runs: Path, tmp_path: Path) -> None:
+    for name, threshold in (("a", 0.5), ("b", 0.65)):
+        file = runs / name / "test/monuseg/facts.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"threshold": threshold}))
+    main(["report", str(runs), "--out", str(tmp_path)])
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    heading, _, first, second = [line for line in lines if line.startswith("|")][:4]
+    assert heading.startswith("| method | seeds | Dice, compat |")
+    column = heading.split(" | ").index("threshold")
+    assert first.split(" | ")[column] == "**0.50 to 0.65**"
+    assert second.split(" | ")[column] == "0.50"
+    table = pd.read_csv(tmp_path / "results.csv")
+    assert set(table.loc[table["seed"] == 1, "threshold"]) == {0.65}
+
+
 def test_nothing_is_written_without_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,11 +28,13 @@ from lcpdn_pl.plotting import convergence, load_panels, method_sheet, reliabilit
 
 _NOTE = """\
 Test figures in percent, means over images, then mean and deviation over seeds. `compat` is the mask
-rule that published figures were scored by; `native` scores the untouched mask at its own size.
-"to the best" is the difference of Dice (`compat`) to the best method over the same images, means
-over seeds, with a 95 % bootstrap interval over images, and p of Wilcoxon's signed-rank test after
-Holm's correction. Published figures were made with other backbones; they are not ours. Parameters
-are those that training reaches; time and memory are of the machine that tested."""
+rule that published figures were scored by; `native` scores the untouched mask at its own size. "to
+the best" is the difference of Dice (`compat`) to the best method over the same images, means over
+seeds, with a 95 % bootstrap interval over images, and p of Wilcoxon's signed-rank test after Holm's
+correction. A threshold, the probability above which a pixel is foreground, is the best one of a
+run's validation images; without that column it is 0.5. Published figures were made with other
+backbones; they are not ours. Parameters are those that training reaches; time and memory are of the
+machine that tested."""
 
 
 def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
@@ -181,6 +183,9 @@ def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list
         for rule in ("compat", "native"):
             for name, title in (("dice", "Dice"), ("iou", "IoU")):
                 line[f"{title}, {rule}"] = _spread(own.loc[own["rule"] == rule, name])
+        if (rows["threshold"] != 0.5).any():
+            low, high = own["threshold"].min(), own["threshold"].max()
+            line["threshold"] = f"{low:.2f}" + (f" to {high:.2f}" if high > low else "")
         if label == best:
             line = {key: f"**{value}**" for key, value in line.items()}
             line["to the best"] = ""

@@ -170,6 +170,7 @@ def result_table(results: Sequence[Result]) -> pd.DataFrame:
                     "seed": result.seed,
                     **{name: figures[name] for name in METRICS},
                     "images": len(result.per_image),
+                    "threshold": result.facts.get("threshold", 0.5),
                     **{name: result.facts[name] for name in ("trainable", "frozen", "best_step")},
                     "seconds_per_image": result.facts["seconds_per_image"],
                     "peak_memory_gib": result.facts["peak_memory_gib"],
