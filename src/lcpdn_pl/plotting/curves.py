@@ -18,7 +18,7 @@ def convergence(curves: pd.DataFrame) -> Figure:
     """
     names = list(dict.fromkeys(curves["data"]))
     width = 4.5 * max(len(names), 1)
-    figure = Figure(figsize=(width, 3.8), layout="constrained")
+    figure = Figure(figsize=(width, 5), layout="constrained")
     plots = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
     for axes, data in zip(plots, names, strict=False):
         for method, rows in curves[curves["data"] == data].groupby("method", sort=False):
@@ -27,7 +27,8 @@ def convergence(curves: pd.DataFrame) -> Figure:
             _mean_and_range(axes, seeds, "-", str(method))
         axes.set(title=data, xlabel="training step", ylabel="training loss")
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=8)
+        # Below: names that say what was changed are as wide as the plot.
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
 
