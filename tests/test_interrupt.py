@@ -23,14 +23,23 @@ def test_interrupted_fit_says_how_to_go_on(
         "--trainer.max_epochs=100000",
     ]
     process = subprocess.Popen(  # noqa: S603 - ours
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that were started in the background hand it down that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    last = tmp_path / "run/last.ckpt"
-    end = time.monotonic() + 300
-    while not last.is_file() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.2)
-    os.kill(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=120)
+    try:
+        last = tmp_path / "run/last.ckpt"
+        end = time.monotonic() + 300
+        while not last.is_file() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.2)
+        os.kill(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert error.strip().splitlines()[-1] == (
         "lcpdn: stopped. Go on with: lcpdn fit --ckpt_path run"
