@@ -1,7 +1,7 @@
 """``lcpdn check-data``: everything that is wrong with a data set, before anything is trained."""
 
 import json as jsonlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 from transformers import AutoTokenizer
 
 from lcpdn_pl.backbones import weights
+from lcpdn_pl.commands.progress import progress_bars
 from lcpdn_pl.commands.sources import Source, open_source
 from lcpdn_pl.data import checks
-from lcpdn_pl.data.checks import LEVELS, Finding, untracked, worst
+from lcpdn_pl.data.checks import LEVELS, Finding, worst
 from lcpdn_pl.data.images import read_image, read_values
 from lcpdn_pl.data.problems import listing
+from lcpdn_pl.data.progress import Track, untracked
 from lcpdn_pl.errors import DataError
 from lcpdn_pl.files import save_figure
 from lcpdn_pl.plotting import Tile, sample_sheet
@@ -31,8 +32,6 @@ MAX_TOKENS = 64  # LCPDN's, where no configuration sets max_tokens
 
 _ON_SHEET = 12
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
-
-Tracker = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 def check_data(
@@ -66,13 +65,7 @@ def check_data(
     opened = open_source(source, root)
     if foreground is not None:
         opened = replace(opened, foreground=tuple(foreground))
-    terminal = Console(stderr=True)
-    hidden = json or not terminal.is_terminal
-    with Progress(console=terminal, transient=True, disable=hidden) as progress:
-
-        def track(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
-            return progress.track(items, total, description=what)
-
+    with progress_bars(hidden=json) as track:
         findings = find(opened, track)
     if json:
         print(jsonlib.dumps(as_json(str(source), findings), indent=2))
@@ -84,7 +77,7 @@ def check_data(
         raise SystemExit(1)
 
 
-def find(source: Source, track: Tracker = untracked) -> list[Finding]:
+def find(source: Source, track: Track = untracked) -> list[Finding]:
     """Runs all checks that there is something to look at for, in the order of the topics."""
     samples = checks.survey(source.samples, source.foreground, source.ignore, track)
     findings = checks.check_files(samples, source.problems, source.remedy)

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lcpdn_pl.commands.progress import progress_bars
 from lcpdn_pl.data.lvit import FOLDERS
 from lcpdn_pl.data.prepare import MODULES, MissingReports, PublicSet
 from lcpdn_pl.data.prepare import prepare as prepare_data
@@ -35,7 +36,8 @@ def prepare(
             (`lcpdn report-from-mask` can then write reports), `leave_out` does so.
     """
     out = out or data_root(None, MODULES[dataset].folder)
-    done = prepare_data(dataset, source, out, reports, missing_reports)
+    with progress_bars() as track:
+        done = prepare_data(dataset, source, out, reports, missing_reports, track)
     table = Table(title=f"{dataset} in {out}", title_justify="left")
     table.add_column("split")
     for title in ("images", "masks", "reports"):

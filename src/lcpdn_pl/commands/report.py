@@ -33,8 +33,8 @@ the best" is the difference of Dice (`compat`) to the best method over the same 
 seeds, with a 95 % bootstrap interval over images, and p of Wilcoxon's signed-rank test after Holm's
 correction. A threshold, the probability above which a pixel is foreground, is the best one of a
 run's validation images; without that column it is 0.5. Published figures were made with other
-backbones; they are not ours. Parameters are those that training reaches; time and memory are of the
-machine that tested."""
+backbones and are of the whole method, also where they stand beside a part of it. Parameters are
+those that training reaches; time and memory are of the machine that tested."""
 
 
 def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
@@ -207,11 +207,13 @@ def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list
 
 
 def _test_rows(table: pd.DataFrame) -> list[dict[str, str]]:
+    """Methods that were tested in more than one way, since others have nothing to compare."""
     kinds = list(dict.fromkeys(table["test"]))
     return [
         {"method": str(label)}
         | {kind: _spread(rows.loc[rows["test"] == kind, "dice"]) for kind in kinds}
         for label, rows in table.groupby("method", sort=False)
+        if (rows["test"] != "right").any()
     ]
 
 

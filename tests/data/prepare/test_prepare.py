@@ -4,8 +4,9 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,6 +122,22 @@ def test_lvit_trees_come_out_as_they_are(tree: Path, out: Path, form: str, tmp_p
     }
     assert (done.written, done.notes) == ((21, 0), [])
     assert not list(out.parent.glob(".*"))
+
+
+def test_progress_is_told(tree: Path, out: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def track(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+        kept = list(items)
+        told.append((what, len(kept), total))
+        return kept
+
+    prepare("qata_cov19", tree, out, track=track)
+    assert told == [
+        ("Reading images and masks", 9, 9),
+        ("Hashing files", 21, 21),
+        ("Copying files", 21, 21),
+    ]
 
 
 def test_checksums_can_be_checked(tree: Path, out: Path) -> None:

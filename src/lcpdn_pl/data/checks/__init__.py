@@ -4,7 +4,7 @@
 takes that table and returns :class:`Finding` objects, and changes nothing.
 """
 
-from lcpdn_pl.data.checks.findings import LEVELS, Finding, Level, Track, untracked, worst
+from lcpdn_pl.data.checks.findings import LEVELS, Finding, Level, worst
 from lcpdn_pl.data.checks.leaks import check_copies, check_groups, check_twins, group_of
 from lcpdn_pl.data.checks.masks import check_masks
 from lcpdn_pl.data.checks.reports import check_lengths, check_reports, check_sides
@@ -22,7 +22,6 @@ __all__ = [
     "LEVELS",
     "Finding",
     "Level",
-    "Track",
     "check_copies",
     "check_files",
     "check_groups",
@@ -38,6 +37,5 @@ __all__ = [
     "check_twins",
     "group_of",
     "survey",
-    "untracked",
     "worst",
 ]

@@ -1,19 +1,15 @@
 """What a check of a data set found: lines with a level, and what to do about them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
 Level = Literal["ok", "note", "warning", "error"]
 
 LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "error")
 LEARNING_SPLITS = ("train", "val", "test")
 """The splits that must share nothing; `predict` takes no part in learning or scoring."""
-
-T = TypeVar("T")
-Track = Callable[[Iterable[T], int, str], Iterable[T]]
-"""Passes on an iterable of so many items, and shows how far that has come."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +67,3 @@ def counts(values: Iterable[str]) -> dict[str, int]:
 def counted(numbers: Mapping[str, int]) -> str:
     """Counts as text, such as ``train 24, val 6``."""
     return ", ".join(f"{name} {number}" for name, number in numbers.items())
-
-
-def untracked(items: Iterable[T], total: int, what: str) -> Iterable[T]:  # noqa: ARG001
-    """A `Track` that shows nothing."""
-    return items

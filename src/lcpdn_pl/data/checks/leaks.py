@@ -9,14 +9,13 @@ import pandas as pd
 from lcpdn_pl.data.checks.findings import (
     LEARNING_SPLITS,
     Finding,
-    Track,
     counted,
     listed,
     some,
-    untracked,
 )
 from lcpdn_pl.data.checks.likeness import SIMILAR, candidates, similarity
 from lcpdn_pl.data.checks.survey import THREADS
+from lcpdn_pl.data.progress import Track, untracked
 
 # What names tell: the first that matches. TCGA slides, BIDS, Radiopaedia's CT volumes; otherwise
 # a name that ends in a number after a separator, and has another one before, is slice so many.
@@ -97,7 +96,7 @@ def check_copies(samples: pd.DataFrame) -> list[Finding]:
     ] or [Finding("ok", "leaks.copies", "no image is there twice")]
 
 
-def check_twins(samples: pd.DataFrame, track: Track[float] = untracked) -> list[Finding]:
+def check_twins(samples: pd.DataFrame, track: Track = untracked) -> list[Finding]:
     """Looks for pictures that differ but look the same: cut, brightened, compressed, resized."""
     known = _readable(samples).drop_duplicates("digest")
     names, splits = known["name"].tolist(), known["split"].tolist()

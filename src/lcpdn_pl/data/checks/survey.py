@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lcpdn_pl.data.checks.findings import Track, untracked
 from lcpdn_pl.data.checks.outlines import fit
 from lcpdn_pl.data.images import read_image, read_kind, read_values
+from lcpdn_pl.data.progress import Track, untracked
 from lcpdn_pl.data.reports import agrees
 from lcpdn_pl.errors import DataError
 from lcpdn_pl.metrics import IGNORE
@@ -57,7 +57,7 @@ def survey(
     samples: pd.DataFrame,
     foreground: Collection[int] | None = None,
     ignore: int | None = None,
-    track: Track[Measures] = untracked,
+    track: Track = untracked,
 ) -> pd.DataFrame:
     """Reads every image and mask once, several at a time.
 

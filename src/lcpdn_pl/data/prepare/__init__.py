@@ -28,6 +28,7 @@ from lcpdn_pl.data.prepare.layouts import TABLES, Found, recognise
 from lcpdn_pl.data.prepare.sources import File, find_files
 from lcpdn_pl.data.prepare.writing import Content, Written, write_tree
 from lcpdn_pl.data.problems import Problems, listing
+from lcpdn_pl.data.progress import Track, untracked
 from lcpdn_pl.data.protocols import read_protocol
 from lcpdn_pl.data.public import PublicDataModule
 from lcpdn_pl.data.qata_cov19 import QaTaCOV19
@@ -62,6 +63,7 @@ def prepare(
     out: Path,
     reports: Path | None = None,
     missing_reports: MissingReports = "refuse",
+    track: Track = untracked,
 ) -> Prepared:
     """Brings a public data set into LViT's layout; images and masks are copied byte for byte.
 
@@ -74,6 +76,7 @@ def prepare(
         out: Folder for the result.
         reports: A report table, or a folder or archive of them, instead of those in the source.
         missing_reports: What to do with images without a report.
+        track: Shows the progress.
 
     Returns:
         What was prepared.
@@ -103,13 +106,14 @@ def prepare(
     samples = assemble(found, by_image, _splits(name), problems)
     chosen = leave_out(samples, missing_reports, problems)
     problems.extend(find_problems(_pictures_only(chosen), tuple(FOLDERS)))
-    drawn = _decode(chosen, module.foreground, problems)
+    drawn = _decode(chosen, module.foreground, problems, track)
     _raise(problems, name, source, bool(by_image))
     notes += _notes(chosen, found, strays, len(samples) - len(chosen))
     contents = _contents(chosen, drawn)
     _refuse_others(contents, out)
     counts = ", ".join(f"{(chosen['split'] == split).sum()} {split}" for split in FOLDERS)
-    written = write_tree(contents, out, staging / "tree", f"lcpdn prepare {name}: {counts}")
+    header = f"lcpdn prepare {name}: {counts}"
+    written = write_tree(contents, out, staging / "tree", header, track)
     shutil.rmtree(staging, ignore_errors=True)
     return Prepared(chosen, written, notes)
 
@@ -158,11 +162,12 @@ def _pictures_only(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def _decode(
-    samples: pd.DataFrame, foreground: Collection[int], problems: Problems
+    samples: pd.DataFrame, foreground: Collection[int], problems: Problems, track: Track
 ) -> dict[str, bytes]:
     """Decodes all files, so that none is found to be torn later; returns the drawn masks as PNG."""
     with ThreadPoolExecutor() as pool:
-        results = pool.map(partial(_check, foreground), samples["image"], samples["mask"])
+        checked = pool.map(partial(_check, foreground), samples["image"], samples["mask"])
+        results = track(checked, len(samples), "Reading images and masks")
         drawn = {}
         for name, (mask, troubles) in zip(samples["name"], results, strict=True):
             known = problems.kinds.get(_UNREADABLE, ())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lcpdn_pl.data.problems import Problems
+from lcpdn_pl.data.progress import Track, untracked
 from lcpdn_pl.errors import DataError
 from lcpdn_pl.files import sha256
 
@@ -24,7 +25,13 @@ class Written(NamedTuple):
     """They were there already, as they should be."""
 
 
-def write_tree(files: Mapping[str, Content], out: Path, staging: Path, header: str) -> Written:
+def write_tree(
+    files: Mapping[str, Content],
+    out: Path,
+    staging: Path,
+    header: str,
+    track: Track = untracked,
+) -> Written:
     """Writes files, and their checksums as `CHECKSUMS.sha256` for `sha256sum --check`.
 
     All files are staged first, then moved. A run that is killed goes on with what it staged.
@@ -34,6 +41,7 @@ def write_tree(files: Mapping[str, Content], out: Path, staging: Path, header: s
         out: The tree's folder, which may exist and hold some or all of the files.
         staging: A folder on the same disk; what is in it from another run is checked.
         header: A line about the files, for their list.
+        track: Shows the progress.
 
     Returns:
         How many were written.
@@ -42,7 +50,8 @@ def write_tree(files: Mapping[str, Content], out: Path, staging: Path, header: s
         DataError: Files are there with another content; all are listed and nothing was changed. Or
             a file changed while it was copied.
     """
-    digests = {name: _digest(content) for name, content in files.items()}
+    tracked = track(files.items(), len(files), "Hashing files")
+    digests = {name: _digest(content) for name, content in tracked}
     earlier = {
         name: digest
         for name, digest in _read_checksums(out / CHECKSUMS).items()
@@ -59,7 +68,7 @@ def write_tree(files: Mapping[str, Content], out: Path, staging: Path, header: s
     )
     if not missing and digests.items() <= earlier.items():
         return Written(0, len(files))
-    for name, content in missing.items():
+    for name, content in track(missing.items(), len(missing), "Copying files"):
         _stage(content, digests[name], staging / name)
     listed = "".join(f"{digest}  {name}\n" for name, digest in sorted((earlier | digests).items()))
     (staging / CHECKSUMS).write_text(f"# {header}\n{listed}", encoding="utf-8")
