@@ -32,34 +32,20 @@ from lcpdn_pl.callbacks import (
     TestReport,
 )
 from lcpdn_pl.callbacks.run import leaves
-from lcpdn_pl.checkpoints import BEST, WholeCheckpointIO, newest_checkpoint, run_config
+from lcpdn_pl.checkpoints import (
+    BEST,
+    FREE_DATA,
+    FREE_MODEL,
+    WholeCheckpointIO,
+    newest_checkpoint,
+    run_config,
+)
 from lcpdn_pl.commands import COMMANDS, CommandParser
 from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, ConfigError
 from lcpdn_pl.explain import explain
 from lcpdn_pl.tasks import SegmentationTask, Task
 from lcpdn_pl.trust import ALLOW, refuse_foreign_code, restrict_imports
-
-# What may differ from the run that made a checkpoint: where data lie, how they are loaded, how
-# much memory and time a pass takes, what a test does with them. All else of the model and of its
-# data must not.
-FREE_MODEL = {
-    "step_batch",
-    "gradient_checkpointing",
-    "compile",
-    "feature_cache",
-    "feature_cache_limit",
-    "test_turns",
-}
-FREE_DATA = {
-    "root",
-    "batch_size",
-    "num_workers",
-    "memory",
-    "test_reports",
-    "test_corruption",
-    "test_strength",
-}
 
 _UNSAID = ("litlogger", "Detected KeyboardInterrupt")
 

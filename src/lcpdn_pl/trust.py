@@ -98,12 +98,7 @@ def refuse_foreign_code(path: Path) -> None:
             f"{path}: expected YAML as UTF-8 text, found a broken file ({error}). Correct it, or "
             "save it as UTF-8."
         ) from error
-    most = max(len(text), _MOST)
-    if sum(1 for _ in islice(_parts(content), most + 1)) > most:
-        raise ConfigError(
-            f"{path}: expected settings, found aliases that stand for more than {most:,} of them, "
-            "or for what they are in. Write out what they stand for."
-        )
+    refuse_endless(path, content, max(len(text), _MOST))
     foreign = [
         text
         for key, text in _texts(content)
@@ -114,6 +109,24 @@ def refuse_foreign_code(path: Path) -> None:
             f"{path} names code that would be imported and run: {', '.join(foreign)}. Expected "
             f"classes of {', '.join(TRUSTED)}. If you trust the file, set {ALLOW}=1 or, "
             "on the command line, add --allow_code."
+        )
+
+
+def refuse_endless(path: Path, content: Any, most: int = _MOST) -> None:
+    """Refuses YAML whose aliases stand for more than is in it, perhaps for what they are in.
+
+    Args:
+        path: The file, for the message.
+        content: What was read from it.
+        most: How many values it may stand for.
+
+    Raises:
+        ConfigError: If there are more.
+    """
+    if sum(1 for _ in islice(_parts(content), most + 1)) > most:
+        raise ConfigError(
+            f"{path}: expected settings, found aliases that stand for more than {most:,} of them, "
+            "or for what they are in. Write out what they stand for."
         )
 
 

@@ -50,7 +50,8 @@ def test_report_of_runs(runs: Path, tmp_path: Path) -> None:
     assert rows[2].startswith("| **lcpdn** | **2** | **74.50 ± 1.41** | **37.25 ± 0.71** |")
     assert "| 79.74 / 66.45 | 1,000 | 0 | 0.50 | 1.0 |" in rows[2]
     assert rows[3].startswith(
-        "| unet | 1 | 63.50 | 31.75 | 63.50 | 31.75 | -11.00 (-11.00 to -11.00)"
+        "| unet | 1 | 63.50 | 31.75 | 63.50 | 31.75 "
+        "| -10.00 (-10.00 to -10.00), p = 0.0078, 1 seed |"
     )
     assert rows[-1] == "| lcpdn | 74.50 ± 1.41 | 53.50 | 33.50 |"
     assert (
@@ -63,6 +64,46 @@ def test_report_of_runs(runs: Path, tmp_path: Path) -> None:
     for name in ("convergence", "strength", "reliability", "panels_monuseg", "errors_monuseg"):
         with Image.open(out / f"{name}.png") as picture:
             assert min(picture.size) > 200
+
+
+def test_a_method_tested_in_one_way_keeps_its_name(runs: Path, tmp_path: Path) -> None:
+    """A run that was tested with empty reports alone makes the settings of others differ."""
+    write_run(runs / "x", 70, 0, ltfr=True)
+    write_run(runs / "y", 72, 1, ltfr=True)
+    write_run(runs / "z", 30, 0, reports="empty", ltfr=False)
+    main(["report", *(str(runs / name) for name in "xyz"), "--out", str(tmp_path)])
+    rows = [r for r in (tmp_path / "results.md").read_text().splitlines() if r.startswith("|")]
+    assert rows[2].startswith("| **lcpdn, ltfr=True** | **2** | **74.50 ± 1.41** |")
+
+
+def test_missing_cells_of_a_grid_are_listed(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text(
+        "out: grid\ntests: {right: '', empty: --data.test_reports empty}\n"
+        "grids: [{method: {unet: a}, seed: {0: b, 1: c, 2: d}}]\n"
+    )
+    folder = Path("grid/unet/1")
+    folder.mkdir(parents=True)
+    state = {"fit": ["a", "c"], "fitted": True, "tested": {"right": []}}
+    (folder / "cell.json").write_text(json.dumps(state))
+    main(["report", str(runs), "--out=r", "--grid=grid.yaml"])
+    lines = Path("r/results.md").read_text().splitlines()
+    start = lines.index("Missing: 3 of the 3 cells of grid.yaml:")
+    assert sorted(lines[start + 4 : start + 6]) == [
+        "| unet | empty | 0, 1, 2 |",
+        "| unet | right | 0, 2 |",
+    ]
+
+
+def test_pictures_of_other_images_are_left_out(runs: Path, tmp_path: Path) -> None:
+    panels = [
+        Panel(torch.zeros(3, 8, 8), "", name, torch.zeros(8, 8, dtype=torch.long)) for name in "xy"
+    ]
+    save_panels(panels, runs / "c/test/monuseg/panels.npz")
+    main(["report", str(runs), "--out", str(tmp_path / "report")])
+    assert (tmp_path / "report/panels_monuseg.png").is_file()
 
 
 def test_runs_without_pictures_are_in_the_tables(runs: Path, tmp_path: Path) -> None:

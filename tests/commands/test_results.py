@@ -11,9 +11,10 @@ import yaml
 from scipy.stats import wilcoxon
 
 from lcpdn_pl.commands.results import (
+    best_method,
     compare,
     holm,
-    image_means,
+    image_scores,
     label_rows,
     read_results,
     result_table,
@@ -36,6 +37,7 @@ def write_run(
     turns: bool = False,
     corruption: tuple[str, int] = ("none", 1),
     train_images: int | None = None,
+    trained: str = "MoNuSeg",
     **network: Any,
 ) -> Path:
     """Writes a tested run without pictures; Dice of image k is ``dice`` + k percent."""
@@ -47,7 +49,10 @@ def write_run(
         "seed_everything": seed,
         "trainer": {"max_epochs": 2, "default_root_dir": str(folder)},
         "model": {"init_args": {"network": {"init_args": network}}},
-        "data": {"init_args": {"protocol": protocol, "train_images": train_images}},
+        "data": {
+            "class_path": f"lcpdn_pl.data.{trained}",
+            "init_args": {"protocol": protocol, "train_images": train_images},
+        },
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     scores = (dice + np.arange(len(IMAGES))) / 100
@@ -81,9 +86,10 @@ def test_rows_are_named_after_what_differs(tmp_path: Path) -> None:
     write_run(tmp_path / "b", 72, 1, ltfr=True, width=8, protocol="draw_1")
     write_run(tmp_path / "c", 60, 0, ltfr=False, width=8)
     write_run(tmp_path / "d", 50, 0, method="unet", widths=[4, 8])
-    write_run(tmp_path / "e", 50, 0, ltfr=False, width=8, data="mosmed_plus", protocol="by_volume")
+    slices: dict[str, Any] = {"protocol": "by_volume", "trained": "MosMedPlus"}
+    write_run(tmp_path / "e", 50, 0, ltfr=False, width=8, data="mosmed_plus", **slices)
     results = read_results([tmp_path])
-    labels = {run.name: label for run, label in label_rows(results).items()}
+    labels = {test.parents[1].name: label for test, label in label_rows(results).items()}
     assert labels == {
         "a": "lcpdn, ltfr=True",
         "b": "lcpdn, ltfr=True",
@@ -92,7 +98,7 @@ def test_rows_are_named_after_what_differs(tmp_path: Path) -> None:
         "e": "lcpdn",
     }
     assert [r.data for r in results] == ["monuseg"] * 4 + ["mosmed_plus, by_volume"]
-    table = result_table(results)
+    table = result_table(results, label_rows(results))
     assert len(table) == 10
     row = table[(table["run"] == str(tmp_path / "b")) & (table["rule"] == "compat")].iloc[0]
     assert (row["seed"], row["dice"], row["images"]) == (1, 75.5, 8)
@@ -106,23 +112,44 @@ def test_options_that_came_after_a_run_had_their_default(tmp_path: Path) -> None
         "lcpdn, gone=1",
     }
     write_run(tmp_path / "other", 70, 1, reads_report=False, gone=1)
-    labels = {run.name: label for run, label in label_rows(read_results([tmp_path])).items()}
+    found = label_rows(read_results([tmp_path]))
+    labels = {test.parents[1].name: label for test, label in found.items()}
     assert labels["old"] == "lcpdn, gone=None, reads_report=True"
     assert labels["other"] == "lcpdn, gone=1, reads_report=False"
 
 
-def test_means_over_seeds_leave_other_reports_out(tmp_path: Path) -> None:
+def test_where_and_how_a_run_was_made_names_no_row(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 70, 0, width=8, feature_cache="here", step_batch=1)
+    write_run(tmp_path / "b", 72, 1, width=8, feature_cache="there", compile=True)
+    assert set(label_rows(read_results([tmp_path])).values()) == {"lcpdn"}
+
+
+def test_a_run_may_be_tested_on_other_data(tmp_path: Path) -> None:
+    slices: dict[str, Any] = {"protocol": "by_volume", "trained": "MosMedPlus"}
+    write_run(tmp_path / "a", 70, 0, data="mosmed_plus", ltfr=True, **slices)
+    write_run(tmp_path / "a", 60, 0, data="manifest", ltfr=True, **slices)
+    write_run(tmp_path / "b", 50, 0, data="mosmed_plus", ltfr=False, **slices)
+    results = read_results([tmp_path])
+    assert {(r.data, label_rows(results)[r.test]) for r in results} == {
+        ("mosmed_plus, by_volume", "lcpdn, ltfr=True"),
+        ("mosmed_plus, by_volume", "lcpdn, ltfr=False"),
+        ("manifest", "lcpdn"),
+    }
+
+
+def test_scores_leave_other_reports_out(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 70, 0)
     write_run(tmp_path / "b", 80, 1)
     write_run(tmp_path / "c", 10, 1, reports="empty")
     write_run(tmp_path / "d", 20, 1, turns=True)
     results = read_results([tmp_path, tmp_path / "b"])
     assert len(results) == 4  # the run that both folders hold counts once
-    images = image_means(results, "compat")
-    assert list(images.index) == IMAGES
+    scores = image_scores(results, label_rows(results), "compat")
+    assert list(scores.index) == IMAGES
     kinds = ["right", "right", "empty", "right, mean over turns"]
     assert [result.kind for result in results] == kinds
-    np.testing.assert_allclose(images["lcpdn"], 75 + np.arange(8))
+    assert list(scores) == [("lcpdn", 0), ("lcpdn", 1)]
+    np.testing.assert_allclose(scores["lcpdn"].T, [70 + np.arange(8), 80 + np.arange(8)])
 
 
 def test_strengths_start_at_the_image_as_it_is(tmp_path: Path) -> None:
@@ -131,7 +158,8 @@ def test_strengths_start_at_the_image_as_it_is(tmp_path: Path) -> None:
         write_run(tmp_path / "a", dice, corruption=(kind, strength))
     write_run(tmp_path / "a", 30, reports="empty")
     write_run(tmp_path / "b", 20, 1, method="unet")  # tested as they are alone
-    found = strength_scores(read_results([tmp_path]))
+    results = read_results([tmp_path])
+    found = strength_scores(results, label_rows(results))
     assert sorted(found.round(6).itertuples(index=False, name=None)) == [
         ("monuseg, blur", "lcpdn", 0, 0, 73.5),
         ("monuseg, blur", "lcpdn", 0, 2, 53.5),
@@ -148,7 +176,7 @@ def test_runs_with_fewer_images_are_data_of_their_own(tmp_path: Path) -> None:
     results = read_results([tmp_path])
     names = ["monuseg", "monuseg, 10 training images", "monuseg, 2 training images"]
     assert [result.data for result in results] == names
-    found = training_scores(results)
+    found = training_scores(results, label_rows(results))
     assert sorted(found.round(6).itertuples(index=False, name=None)) == [
         ("monuseg", "lcpdn", 0, 2, 63.5),
         ("monuseg", "lcpdn", 0, 10, 78.5),
@@ -161,16 +189,36 @@ def test_comparison_is_wilcoxon_over_images_after_holm() -> None:
     images = pd.DataFrame(
         {"same": best, "best": best, "near": best - rng.normal(0.4, 1, 30), "far": best - 5}
     )
-    table = compare(images, "best")
+    table = compare(pd.concat({0: images}, axis=1).swaplevel(axis=1), "best")
     raw = [wilcoxon(images[name] - best).pvalue for name in ("near", "far")]
     assert table.loc["far", "p"] == pytest.approx(3 * raw[1])
     assert table.loc["near", "p"] == pytest.approx(2 * raw[0])
-    assert list(table.loc["same"]) == [0, 0, 0, 1]
+    assert list(table.loc["same"]) == [0, 0, 0, 1, 1]
     assert list(table.loc["far"])[:3] == pytest.approx([-5] * 3)
     near = table.loc["near"]
     assert near["difference"] == pytest.approx((images["near"] - best).mean())
     error = (images["near"] - best).std() / 30**0.5
     assert near["high"] - near["low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_comparison_is_over_the_seeds_that_both_have() -> None:
+    """A seed is a draw of training images: one that only one of the two had tells nothing."""
+    images = np.arange(12.0)
+    scores = pd.DataFrame(
+        {
+            ("a", 0): images + 70,
+            ("a", 1): images + 40,
+            ("b", 0): images + 69,
+            ("b", 2): images + 90,
+            ("c", 3): images,
+        }
+    )
+    table = compare(scores, "a")
+    assert list(table.loc["b"]) == pytest.approx([-1, -1, -1, wilcoxon(np.full(12, -1)).pvalue, 1])
+    assert table.loc["c", "seeds"] == 0
+    assert table.loc["c"].isna().sum() == 4
+    assert best_method(scores[["a", "b"]]) == "a"
+    assert best_method(scores) == "b"
 
 
 def test_holm_by_hand() -> None:
@@ -185,4 +233,22 @@ def test_folders_without_results_are_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", 70)
     (run / "test/monuseg/per_image.csv").unlink()
     with pytest.raises(RunError, match=r"a/test/monuseg is incomplete .*lcpdn test again"):
+        read_results([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("config.yaml", "seed_everything: 1\na: &a [*a]", "aliases"),
+        ("config.yaml", "model: 1", "seed_everything"),
+        ("config.yaml", "[" * 5000, "recursion"),
+        ("test/monuseg/facts.json", '{"method": "lcpdn"}', "lacks data, test_reports, trainable"),
+        ("test/monuseg/metrics.csv", "mask rule,dice\ncompat,1", "iou"),
+        ("test/monuseg/per_image.csv", "name,compat/dice\n0,1", "native/dice"),
+    ],
+)
+def test_damaged_results_are_named(tmp_path: Path, name: str, content: str, found: str) -> None:
+    run = write_run(tmp_path / "a", 70)
+    (run / name).write_text(content)
+    with pytest.raises(RunError, match=rf"a/test/monuseg is incomplete \(.*{found}"):
         read_results([tmp_path])

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,11 +13,13 @@ from rich.console import Console
 from rich.progress import track
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lcpdn_pl.commands.grid import read_grid
 from lcpdn_pl.commands.rendering import Section, html, latex, markdown
 from lcpdn_pl.commands.results import (
     Result,
+    best_method,
     compare,
-    image_means,
+    image_scores,
     label_rows,
     read_results,
     result_table,
@@ -29,15 +32,16 @@ from lcpdn_pl.plotting import convergence, load_panels, method_sheet, reliabilit
 _NOTE = """\
 Test figures in percent, means over images, then mean and deviation over seeds. `compat` is the mask
 rule that published figures were scored by; `native` scores the untouched mask at its own size. "to
-the best" is the difference of Dice (`compat`) to the best method over the same images, means over
-seeds, with a 95 % bootstrap interval over images, and p of Wilcoxon's signed-rank test after Holm's
-correction. A threshold, the probability above which a pixel is foreground, is the best one of a
-run's validation images; without that column it is 0.5. Published figures were made with other
-backbones and are of the whole method, also where they stand beside a part of it. Parameters are
-those that training reaches; time and memory are of the machine that tested."""
+the best" is the difference of Dice (`compat`) to the method in bold, the best one over the seeds
+that all have; it is of the images and seeds that both have, whose number it gives, with a 95 %
+bootstrap interval over images, and p of Wilcoxon's signed-rank test after Holm's correction. A
+threshold, the probability above which a pixel is foreground, is the best one of a run's validation
+images; without that column it is 0.5. Published figures were made with other backbones and are of
+the whole method, also where they stand beside a part of it. Parameters are those that training
+reaches; time and memory are of the machine that tested."""
 
 
-def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
+def report(runs: Sequence[Path], out: Path = Path("report"), grid: Path | None = None) -> None:
     """Makes tables and pictures of tested runs.
 
     Writes `results.csv` (one row for each run, test and mask rule) and, with a table for each data
@@ -50,25 +54,28 @@ def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
     misses).
 
     Runs of one method that differ in a setting of their model are rows of their own, named after
-    that setting. Draws of MoNuSeg's training images count as seeds. What no run tells is written
-    as missing; a run whose pictures were removed is in the tables alone.
+    that setting. Draws of MoNuSeg's training images count as seeds. A test that others had is
+    written as missing, and so are the cells of a grid that are not done; a run whose pictures were
+    removed, or are of other images, is in the tables alone.
 
     Args:
         runs: Folders that hold run folders, at any depth.
         out: Folder to write into; files of an earlier report are replaced.
+        grid: A grid of `lcpdn benchmark` whose missing cells are listed.
 
     Raises:
         RunError: If a folder holds no tested run, or a run is incomplete.
     """
     results = read_results(runs)
-    table = result_table(results)
     labels = label_rows(results)
+    table = result_table(results, labels)
+    missing = {} if grid is None else _missing_cells(grid)
     sections = [
-        Section("All data sets", _NOTE, figures=_general_figures(results, labels, out)),
+        Section("All data sets", _NOTE, missing, _general_figures(results, labels, out)),
         *(
             Section(
                 data,
-                tables=_tables(data, group, table),
+                tables=_tables(data, group, labels, table),
                 figures=_panel_figures(data, _first(group, labels), out),
             )
             for data, group in _by_data(results).items()
@@ -80,6 +87,22 @@ def report(runs: Sequence[Path], out: Path = Path("report")) -> None:
     write_whole(out / "results.tex", latex(sections))
     write_whole(out / "report.html", html(title, sections))
     Console().print(f"{title}: {out / 'report.html'}, and tables beside it", soft_wrap=True)
+
+
+def _missing_cells(grid: Path) -> dict[str, pd.DataFrame]:
+    """What is left to do of a grid: one row for the cells that differ in their last label."""
+    left: dict[tuple[str, str], list[str]] = defaultdict(list)
+    cells = read_grid(grid)
+    for cell in cells:
+        row, _, last = cell.name.rpartition("/")
+        for test in cell.tests.keys() - cell.read().tested.keys():
+            left[row, test].append(last)
+    if not left:
+        return {}
+    rows = [(row, test, ", ".join(last)) for (row, test), last in left.items()]
+    count = sum(not cell.done() for cell in cells)
+    caption = f"Missing: {count} of the {len(cells)} cells of {grid.name}"
+    return {caption: pd.DataFrame(rows, columns=["cells", "test", "missing"])}
 
 
 def _by_data(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -94,7 +117,7 @@ def _first(group: Sequence[Result], labels: Mapping[Path, str]) -> dict[str, Res
     """The result with the smallest seed of each label."""
     first: dict[str, Result] = {}
     for result in sorted(group, key=lambda result: result.seed):
-        first.setdefault(labels[result.run], result)
+        first.setdefault(labels[result.test], result)
     return first
 
 
@@ -107,13 +130,14 @@ def _general_figures(
         )
     }
     bins = [
-        result.reliability.assign(data=result.data, method=labels[result.run])
+        result.reliability.assign(data=result.data, method=labels[result.test])
         for result in results
         if result.kind == "right" and result.reliability is not None
     ]
+    strength, training = strength_scores(results, labels), training_scores(results, labels)
     for caption, name, scores, axis in (
-        ("Dice of test images made worse", "strength", strength_scores(results), "strength"),
-        ("Dice by training images", "low_data", training_scores(results), "training images"),
+        ("Dice of test images made worse", "strength", strength, "strength"),
+        ("Dice by training images", "low_data", training, "training images"),
     ):
         if not scores.empty:
             path = out / f"{name}.png"
@@ -136,6 +160,10 @@ def _panel_figures(data: str, first: Mapping[str, Result], out: Path) -> dict[st
     panels = {label: load_panels(file) for label, file in files.items() if file.is_file()}
     if not panels:
         return {}
+    names = [panel.name for panel in next(iter(panels.values()))]
+    panels = {
+        label: shown for label, shown in panels.items() if [one.name for one in shown] == names
+    }
     # A run that came from elsewhere may call its data anything.
     name = re.sub(r"[^\w .+=-]", "_", data.replace(", ", "_"))
     figures = {}
@@ -155,29 +183,33 @@ def _curves(results: Sequence[Result], labels: Mapping[Path, str]) -> pd.DataFra
         events.Reload()
         if "train/step_loss" in events.Tags()["scalars"]:
             rows += [
-                (result.data, labels[run], result.seed, event.step, event.value)
+                (result.data, labels[result.test], result.seed, event.step, event.value)
                 for event in events.Scalars("train/step_loss")
             ]
     return pd.DataFrame(rows, columns=["data", "method", "seed", "step", "loss"])
 
 
-def _tables(data: str, group: Sequence[Result], table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _tables(
+    data: str, group: Sequence[Result], labels: Mapping[Path, str], table: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
     right = table[(table["data"] == data) & (table["test"] == "right")]
-    tables = {"Dice and IoU": pd.DataFrame(_method_rows(data, group, right))}
+    tables = {"Dice and IoU": pd.DataFrame(_method_rows(data, group, labels, right))}
     others = table[(table["data"] == data) & (table["rule"] == "compat")]
     if (others["test"] != "right").any():
         tables["By what was changed at test time (Dice, compat)"] = pd.DataFrame(_test_rows(others))
     return tables
 
 
-def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list[dict[str, str]]:
+def _method_rows(
+    data: str, group: Sequence[Result], labels: Mapping[Path, str], rows: pd.DataFrame
+) -> list[dict[str, str]]:
     published = pd.read_csv(str(resources.files(__package__).joinpath("published.csv")))
     published = published[published["data"] == data].set_index("method")
-    images = image_means(group, "compat")
-    best = str(images.mean().idxmax())
-    compared = compare(images, best)
+    scores = image_scores(group, labels, "compat")
+    best = best_method(scores)
+    compared = compare(scores, best)
     lines = []
-    for label, result in _first(group, label_rows(group)).items():
+    for label, result in _first(group, labels).items():
         own = rows[rows["method"] == label]
         line = {"method": label, "seeds": str(own["seed"].nunique())}
         for rule in ("compat", "native"):
@@ -190,11 +222,7 @@ def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list
             line = {key: f"**{value}**" for key, value in line.items()}
             line["to the best"] = ""
         else:
-            row = compared.loc[label]
-            line["to the best"] = (
-                f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}), "
-                f"p = {row['p']:.2g}"
-            )
+            line["to the best"] = _difference(compared.loc[label].to_dict())
         figures = published.reindex([result.facts["method"]]).iloc[0]
         known = f"{figures['dice']:.2f} / {figures['iou']:.2f}"
         line["published"] = "" if figures.isna().any() else known
@@ -204,6 +232,14 @@ def _method_rows(data: str, group: Sequence[Result], rows: pd.DataFrame) -> list
         line["GiB"] = f"{result.facts['peak_memory_gib']:.1f}"
         lines.append(line)
     return lines
+
+
+def _difference(row: Mapping[Any, Any]) -> str:
+    if not row["seeds"]:
+        return "no image and seed of both"
+    seeds = "1 seed" if row["seeds"] == 1 else f"{row['seeds']:.0f} seeds"
+    between = f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+    return f"{between}, p = {row['p']:.2g}, {seeds}"
 
 
 def _test_rows(table: pd.DataFrame) -> list[dict[str, str]]:

@@ -15,11 +15,20 @@ import yaml
 from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
+from lcpdn_pl import data
 from lcpdn_pl.callbacks.run import leaves
+from lcpdn_pl.checkpoints import FREE_MODEL
 from lcpdn_pl.errors import RunError
 from lcpdn_pl.models import NETWORKS
 from lcpdn_pl.tasks import SegmentationTask
+from lcpdn_pl.tasks.segmentation import RULES
+from lcpdn_pl.trust import refuse_endless
 
+_FACTS = {
+    **dict.fromkeys(("method", "data", "test_reports"), str),
+    **dict.fromkeys(("trainable", "frozen", "best_step"), int),
+    **dict.fromkeys(("seconds_per_image", "peak_memory_gib"), float),
+}
 METRICS = ("dice", "iou", "dice_global", "iou_global")
 _RESAMPLES = 10_000
 
@@ -67,6 +76,9 @@ class Result:
     def data(self) -> str:
         """Data set and protocol; the draws of one protocol, which go with seeds, are one."""
         parts = [str(self.facts["data"])]
+        trained = str(self.settings.get("data.class_path")).rpartition(".")[2]
+        if getattr(getattr(data, trained, None), "name", parts[0]) != parts[0]:
+            return parts[0]  # tested on other data than it was trained on
         protocol = str(self.settings.get("data.init_args.protocol", "paper"))
         if protocol != "paper" and not re.fullmatch(r"draw_\d+", protocol):
             parts.append(protocol)
@@ -105,24 +117,42 @@ def _read(test: Path) -> Result:
         return Result(
             run,
             test,
-            dict(leaves(yaml.safe_load((run / "config.yaml").read_text()))),
-            json.loads((test / "facts.json").read_text()),
-            pd.read_csv(test / "metrics.csv").set_index("mask rule"),
-            pd.read_csv(test / "per_image.csv", dtype={"name": str}).set_index("name"),
+            _settings(run / "config.yaml"),
+            _facts(test / "facts.json"),
+            pd.read_csv(test / "metrics.csv").set_index("mask rule").loc[[*RULES], [*METRICS]],
+            pd.read_csv(test / "per_image.csv", dtype={"name": str})
+            .set_index("name")
+            .loc[:, [f"{rule}/dice" for rule in RULES]]
+            .astype(float),
             pd.read_csv(bins) if (bins := test / "reliability.csv").is_file() else None,
         )
-    except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+    except Exception as error:  # readers raise what broken files lead them to
         raise RunError(f"{test} is incomplete ({error}). Run lcpdn test again.") from error
 
 
-def label_rows(results: Sequence[Result]) -> dict[Path, str]:
-    """Names every run after its method and, where runs of one method differ, what differs.
+def _settings(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    refuse_endless(path, content)
+    settings = dict(leaves(content))
+    int(settings["seed_everything"])  # raises where there is no seed
+    return settings
 
-    Seeds, data and where things lie make no difference: only the network, its loss and its
-    optimizer do, and how long it is trained.
+
+def _facts(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if wrong := [name for name, kind in _FACTS.items() if not isinstance(facts.get(name), kind)]:
+        raise ValueError(f"{path} lacks {', '.join(wrong)}")
+    return facts
+
+
+def label_rows(results: Sequence[Result]) -> dict[Path, str]:
+    """Names every test after its run's method and, where runs of one method differ, what differs.
+
+    Seeds, data and where things lie make no difference, nor do time and memory: only the network,
+    its loss and its optimizer do, and how long it is trained.
 
     Returns:
-        Labels by run folder, such as ``lcpdn`` or ``lcpdn, ltfr=False``.
+        Labels by the test's folder, such as ``lcpdn`` or ``lcpdn, ltfr=False``.
     """
     groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
@@ -131,12 +161,12 @@ def label_rows(results: Sequence[Result]) -> dict[Path, str]:
     for (_, method), group in groups.items():
         keys = {key for result in group for key in result.settings if _names_a_method(key)}
         settings = {
-            result.run: {key: str(_setting(result, key)) for key in keys} for result in group
+            result.test: {key: str(_setting(result, key)) for key in keys} for result in group
         }
         varied = sorted(key for key in keys if len({s[key] for s in settings.values()}) > 1)
-        for run, values in settings.items():
+        for test, values in settings.items():
             said = [f"{key.rpartition('.')[2]}={values[key]}" for key in varied]
-            labels[run] = ", ".join([method, *said])
+            labels[test] = ", ".join([method, *said])
     return labels
 
 
@@ -152,19 +182,20 @@ def _setting(result: Result, key: str) -> Any:
 
 
 def _names_a_method(key: str) -> bool:
+    if key.rpartition(".")[2] in FREE_MODEL:
+        return False
     return key.startswith("model.") or key in {"trainer.max_epochs", "trainer.max_steps"}
 
 
-def result_table(results: Sequence[Result]) -> pd.DataFrame:
+def result_table(results: Sequence[Result], labels: Mapping[Path, str]) -> pd.DataFrame:
     """One row for each run, test and mask rule: what ``results.csv`` holds."""
-    labels = label_rows(results)
     rows = []
     for result in results:
         for rule, figures in result.metrics.iterrows():
             rows.append(
                 {
                     "data": result.data,
-                    "method": labels[result.run],
+                    "method": labels[result.test],
                     "test": result.kind,
                     "rule": rule,
                     "seed": result.seed,
@@ -180,12 +211,11 @@ def result_table(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def strength_scores(results: Sequence[Result]) -> pd.DataFrame:
+def strength_scores(results: Sequence[Result], labels: Mapping[Path, str]) -> pd.DataFrame:
     """Dice (``compat``) of images made worse: plot (data, how), method, seed, x (strength), dice.
 
     A test of the images as they are is strength 0 of each way that its run was tested in.
     """
-    labels = label_rows(results)
     ways: dict[Path, set[str]] = defaultdict(set)
     for result in results:
         ways[result.run].add(result.facts.get("test_corruption", "none"))
@@ -196,49 +226,65 @@ def strength_scores(results: Sequence[Result]) -> pd.DataFrame:
         if result.kind not in ("right", f"right, {way} {result.facts.get('test_strength')}"):
             continue
         strength = 0 if way == "none" else result.facts["test_strength"]
-        figures = labels[result.run], result.seed, strength, result.metrics.loc["compat", "dice"]
+        figures = labels[result.test], result.seed, strength, result.metrics.loc["compat", "dice"]
         rows += [(f"{result.data}, {name}", *figures) for name in shown]
     return pd.DataFrame(rows, columns=["plot", "method", "seed", "x", "dice"])
 
 
-def training_scores(results: Sequence[Result]) -> pd.DataFrame:
+def training_scores(results: Sequence[Result], labels: Mapping[Path, str]) -> pd.DataFrame:
     """Dice (``compat``) against training images: plot (data), method, seed, x (images), dice."""
     named = [r for r in results if r.train_images is not None and r.kind == "right"]
-    labels = label_rows(named)
     rows = [
-        (r.facts["data"], labels[r.run], r.seed, r.train_images, r.metrics.loc["compat", "dice"])
+        (r.facts["data"], labels[r.test], r.seed, r.train_images, r.metrics.loc["compat", "dice"])
         for r in named
     ]
     return pd.DataFrame(rows, columns=["plot", "method", "seed", "x", "dice"])
 
 
-def image_means(results: Sequence[Result], rule: str) -> pd.DataFrame:
-    """Dice of each image in percent, mean over seeds: one column a label, right reports alone."""
-    labels = label_rows(results)
-    columns: dict[str, list[pd.Series]] = defaultdict(list)
+def image_scores(results: Sequence[Result], labels: Mapping[Path, str], rule: str) -> pd.DataFrame:
+    """Dice of each image in percent: one column a label and seed, right reports alone."""
+    columns: dict[tuple[str, int], list[pd.Series]] = defaultdict(list)
     for result in results:
         if result.kind == "right":
-            columns[labels[result.run]].append(100 * result.per_image[f"{rule}/dice"])
-    return pd.DataFrame({name: pd.concat(c, axis=1).mean(axis=1) for name, c in columns.items()})
+            key = labels[result.test], result.seed
+            columns[key].append(100 * result.per_image[f"{rule}/dice"])
+    return pd.DataFrame({key: pd.concat(c, axis=1).mean(axis=1) for key, c in columns.items()})
 
 
-def compare(images: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Compares every method with one of them over the same images.
+def best_method(scores: pd.DataFrame) -> str:
+    """The method of the highest Dice over the seeds that all have; over its own where none is.
 
     Args:
-        images: As of :func:`image_means`.
-        reference: The column to compare with.
+        scores: As of :func:`image_scores`.
+    """
+    methods = scores.columns.unique(0)
+    means = pd.DataFrame({name: scores[name].mean() for name in methods})  # a row a seed
+    shared = means.dropna()
+    return str((means if shared.empty else shared).mean().idxmax())
+
+
+def compare(scores: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Compares every method with one of them over the images and seeds that both have.
+
+    Args:
+        scores: As of :func:`image_scores`.
+        reference: The method to compare with.
 
     Returns:
         One row for each other method: ``difference`` of the mean Dice to the reference, ``low`` and
-        ``high`` of its 95 % bootstrap interval (10,000 resamples of images, seed 0), and ``p`` of
-        Wilcoxon's signed-rank test, corrected for their number after Holm (1979).
+        ``high`` of its 95 % bootstrap interval (10,000 resamples of images, seed 0), ``p`` of
+        Wilcoxon's signed-rank test, corrected for their number after Holm (1979), and ``seeds``,
+        how many both have. Where they share no image or no seed there is no difference: NaN.
     """
     rows: dict[str, dict[str, float]] = {}
     rng = np.random.default_rng(0)
-    for name in images.columns.drop(reference):
-        paired = images[[reference, name]].dropna()
-        differences = (paired[name] - paired[reference]).to_numpy()
+    for name in scores.columns.unique(0).drop(reference):
+        seeds = scores[name].columns.intersection(scores[reference].columns)
+        both = scores[name][seeds] - scores[reference][seeds]
+        differences = both.mean(axis=1).dropna().to_numpy()
+        if not len(differences):
+            rows[name] = {"seeds": 0}
+            continue
         draws = rng.integers(len(differences), size=(_RESAMPLES, len(differences)))
         low, high = np.percentile(differences[draws].mean(axis=1), [2.5, 97.5])
         rows[name] = {
@@ -246,9 +292,13 @@ def compare(images: pd.DataFrame, reference: str) -> pd.DataFrame:
             "low": low,
             "high": high,
             "p": wilcoxon(differences).pvalue if differences.any() else 1.0,
+            "seeds": len(seeds),
         }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["difference", "low", "high", "p"])
-    return table.assign(p=holm(table["p"].to_numpy()))
+    columns = ["difference", "low", "high", "p", "seeds"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    known = table["p"].notna()
+    table.loc[known, "p"] = holm(table.loc[known, "p"].to_numpy())
+    return table
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -162,8 +162,9 @@ def _expressible(report: str) -> frozenset[Transform]:
         return frozenset(TRANSFORMS)
     if any("higher" in run for run in words):
         return frozenset({"hflip"})
-    # `upper and lower left` would become `left and lower right`: all halves, or all corners.
-    halves = all(len(run) == 1 and run[0] not in EDGES for run in words)
+    # `upper and lower left` would become `left and lower right`: all halves, or all corners. A
+    # middle is one between above and below, and has no word where it stands upright.
+    halves = all(len(run) == 1 and run[0] not in {*EDGES, "middle"} for run in words)
     corners = all(
         len(run) == 2 and "middle" not in run and sum(word in _SIDEWAYS for word in run) == 1
         for run in words

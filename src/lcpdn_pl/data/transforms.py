@@ -120,7 +120,7 @@ def _small_changes(changes: Changes) -> list[A.BasicTransform]:
     geometry = [
         A.Affine(
             scale=(0.9, 1.1),
-            translate_percent=0.05,
+            translate_percent=(-0.05, 0.05),  # one number would be a shift that never changes
             rotate=(-10, 10),
             border_mode=cv2.BORDER_REFLECT_101,
             p=0.5,
