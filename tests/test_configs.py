@@ -47,6 +47,7 @@ def test_the_paper_s_recipe(names: tuple[str, ...], capsys: pytest.CaptureFixtur
     }
     assert model["optimizer"]["class_path"] == "torch.optim.Adam"
     assert model["lr_scheduler"] is None
+    assert model["calibrate"] is False
     if names != ("demo",):
         assert model["optimizer"]["init_args"]["lr"] == 1e-4
         assert (trainer["max_epochs"], trainer["callbacks"]) == (50, None)

@@ -72,6 +72,32 @@ def test_ignored_pixels_and_logits() -> None:
     assert set(scores(score).values()) == {1.0}
 
 
+def test_an_image_of_which_nothing_is_known_does_not_count() -> None:
+    target = torch.full((2, 4, 4), 255)
+    target[1, 0, 0] = 1
+    prediction = torch.ones(2, 4, 4, dtype=torch.long)
+    score = SegmentationScore()
+    score.update(prediction, target)
+    assert scores(score)["dice"] == 1
+    assert score.images.tolist() == [1]
+    score.reset()
+    score.update(prediction[:1], target[:1])
+    assert all(math.isnan(value) for value in scores(score).values())
+
+
+@pytest.mark.parametrize(
+    ("prediction", "message"),
+    [
+        (torch.zeros(1, 4, 4), r"is \(1, 4, 4\) of torch.float32: expected logits \[B, 2, H, W\]"),
+        (torch.zeros(1, 3, 4, 4), r"is \(1, 3, 4, 4\)"),
+        (torch.full((1, 4, 4), 255), "has the value 255: expected a mask of 0 and 1"),
+    ],
+)
+def test_predictions_are_logits_or_masks(prediction: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SegmentationScore().update(prediction, torch.zeros(1, 4, 4, dtype=torch.long))
+
+
 def test_sizes_must_agree() -> None:
     with pytest.raises(ValueError, match=r"\(1, 2, 2\) but target is \(1, 3, 3\)"):
         SegmentationScore().update(torch.zeros(1, 2, 2).long(), torch.zeros(1, 3, 3).long())

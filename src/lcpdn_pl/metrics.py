@@ -24,8 +24,28 @@ class Scores(TypedDict):
 
 
 def foreground(prediction: Tensor) -> Tensor:
-    """Foreground of logits [B, 2, H, W], or of a mask [B, H, W] of any integer or bool type."""
+    """Foreground of logits [B, 2, H, W], or of a mask [B, H, W] in {0, 1}.
+
+    Raises:
+        ValueError: If it is of another shape, or a mask of other values.
+    """
+    _check(prediction)
     return prediction.argmax(dim=1) == 1 if prediction.is_floating_point() else prediction == 1
+
+
+def _check(prediction: Tensor) -> None:
+    shape = tuple(prediction.shape)
+    if prediction.is_floating_point():
+        if len(shape) != 4 or shape[1] != 2:
+            raise ValueError(
+                f"Prediction is {shape} of {prediction.dtype}: expected logits [B, 2, H, W]. A "
+                "mask [B, H, W] is to be of an integer type or bool."
+            )
+    elif prediction.numel() and prediction.max() > 1:
+        raise ValueError(
+            f"Prediction has the value {prediction.max().item()}: expected a mask of 0 and 1. "
+            "Compare it with what is foreground first."
+        )
 
 
 def shift(logits: Tensor, threshold: float) -> Tensor:
@@ -37,18 +57,18 @@ def shift(logits: Tensor, threshold: float) -> Tensor:
     return torch.stack([background, foreground - math.log(threshold / (1 - threshold))], dim=1)
 
 
-def image_counts(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """True positives, false positives and false negatives of each image.
+def image_counts(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """True and false positives, false and true negatives of each image.
 
     Args:
         prediction: Logits [B, 2, H, W] or a mask [B, H, W].
         target: [B, H, W] in {0, 1}, or 255 for pixels to ignore.
 
     Returns:
-        Three int64 tensors [B].
+        Four int64 tensors [B].
 
     Raises:
-        ValueError: If the sizes differ.
+        ValueError: If the sizes differ, or as of :func:`foreground`.
     """
     predicted = foreground(prediction)
     if predicted.shape != target.shape:
@@ -57,23 +77,21 @@ def image_counts(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Te
             "them to one size first."
         )
     valid, actual = target != IGNORE, target == 1
-    predicted = predicted & valid
-    return (
-        (predicted & actual).flatten(1).sum(dim=1),
-        (predicted & ~actual).flatten(1).sum(dim=1),
-        (~predicted & actual).flatten(1).sum(dim=1),
-    )
+    hits = (predicted & actual, predicted & ~actual, ~predicted & actual, ~predicted & ~actual)
+    tp, fp, fn, tn = ((hit & valid).flatten(1).sum(dim=1) for hit in hits)
+    return tp, fp, fn, tn
 
 
 def dice_iou(
-    tp: Tensor, fp: Tensor, fn: Tensor, empty_score: float | None = 1.0
+    tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor, empty_score: float | None = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Dice 2 TP / (2 TP + FP + FN) and IoU TP / (TP + FP + FN) from counts.
 
     Where there is neither foreground nor prediction both are ``empty_score``; ``None`` gives nan.
+    So does an image of which all pixels are to be ignored, since nothing is known of it.
     """
-    empty = torch.nan if empty_score is None else empty_score
     union = tp + fp + fn
+    empty = torch.where(tn > 0, torch.nan if empty_score is None else empty_score, torch.nan)
     dice = torch.where(union > 0, 2 * tp / (tp + union), empty)
     return dice, torch.where(union > 0, tp / union, empty)
 
@@ -100,6 +118,7 @@ class SegmentationScore(Metric):
     tp: Tensor
     fp: Tensor
     fn: Tensor
+    tn: Tensor
 
     def __init__(
         self, empty_score: float | None = 1.0, thresholds: Sequence[float] = (0.5,)
@@ -110,11 +129,13 @@ class SegmentationScore(Metric):
         zeros = torch.zeros(len(self.thresholds))
         for name in ("dice_sum", "iou_sum"):
             self.add_state(name, zeros.clone(), dist_reduce_fx="sum")
-        for name in ("images", "tp", "fp", "fn"):
+        for name in ("images", "tp", "fp", "fn", "tn"):
             self.add_state(name, zeros.long(), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Adds a batch; arguments as in :func:`image_counts`, a mask for one threshold alone."""
+        _check(prediction)
+        states = self.tp, self.fp, self.fn, self.tn
         for index, threshold in enumerate(self.thresholds):
             above = shift(prediction, threshold) if prediction.is_floating_point() else prediction
             counts = image_counts(above, target)
@@ -122,13 +143,14 @@ class SegmentationScore(Metric):
             self.dice_sum[index] += dice.nansum()
             self.iou_sum[index] += iou.nansum()
             self.images[index] += (~dice.isnan()).sum()
-            for state, count in zip((self.tp, self.fp, self.fn), counts, strict=True):
+            for state, count in zip(states, counts, strict=True):
                 state[index] += count.sum()
 
     def compute(self) -> Scores:
         """The four figures; nan where no image counts."""
         best = self._best()
-        dice_global, iou_global = dice_iou(self.tp, self.fp, self.fn, self.empty_score)
+        pooled = self.tp, self.fp, self.fn, self.tn
+        dice_global, iou_global = dice_iou(*pooled, self.empty_score)
         return {
             "dice": (self.dice_sum / self.images)[best],
             "iou": (self.iou_sum / self.images)[best],

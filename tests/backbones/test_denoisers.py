@@ -1,11 +1,12 @@
 """Denoisers by name: which weights they have, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,7 +38,7 @@ def test_unknown_denoiser_lists_the_forms(name: str) -> None:
 
 
 def test_folder_that_holds_no_denoiser(tiny_bert: str) -> None:
-    with pytest.raises(WeightsError, match="no folder of a diffusers UNet2DModel"):
+    with pytest.raises(WeightsError, match="expected the folder of a diffusers UNet2DModel"):
         create_denoiser(tiny_bert + "/..")
 
 
@@ -48,6 +49,23 @@ def test_configurations_of_endless_layers_are_refused(tiny_denoiser: str, tmp_pa
         for name in (tmp_path, tmp_path / "config.json"):
             with pytest.raises(WeightsError, match=message):
                 create_denoiser(str(name))
+
+
+@pytest.mark.parametrize("kind", ["missing", "unexpected"])
+def test_weights_that_are_not_all_there_are_refused(
+    kind: str, tiny_denoiser: str, tmp_path: Path
+) -> None:
+    """Diffusers would draw the others at random, and merely warn."""
+    folder = shutil.copytree(tiny_denoiser, tmp_path / "unet")
+    file = folder / "diffusion_pytorch_model.safetensors"
+    stored = load_file(file)
+    middle = {key for key in stored if key.startswith("mid_block")}
+    changed = {key: value for key, value in stored.items() if key not in middle}
+    if kind == "unexpected":
+        changed = stored | {f"new.{key}": stored[key].clone() for key in middle}
+    save_file(changed, file, {"format": "pt"})
+    with pytest.raises(WeightsError, match=rf"do not fit: {kind} .*mid_block.*, {len(middle)} in"):
+        create_denoiser(str(folder))
 
 
 def test_folder_counts_as_pretrained(tiny_denoiser: str) -> None:

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoModel, AutoTokenizer
 
 from lcpdn_pl.backbones import text
 from lcpdn_pl.backbones.text import TextEncoder, create_text_encoder
-from lcpdn_pl.errors import WeightsError
+from lcpdn_pl.errors import ConfigError, WeightsError
 
 
 def test_the_least_recently_used_report_goes_first(tiny_bert: str) -> None:
@@ -80,16 +81,42 @@ def test_tokenizer_and_weights_are_of_one_revision(
         asked.append((source, revision))
         return SimpleNamespace(model_max_length=32)
 
-    def load_model(source: str, revision: str | None, **options: object) -> nn.Module:
-        assert options == {"dtype": torch.float32, "trust_remote_code": False}
+    def load_model(
+        source: str, revision: str | None, **options: object
+    ) -> tuple[nn.Module, dict[str, list[str]]]:
         asked.append((source, revision))
-        return Stub()
+        assert options == {
+            "dtype": torch.float32,
+            "output_loading_info": True,
+            "trust_remote_code": False,
+        }
+        return Stub(), {"missing_keys": ["pooler.dense.weight"], "mismatched_keys": []}
 
     monkeypatch.setattr(text, "AutoTokenizer", SimpleNamespace(from_pretrained=load_tokenizer))
     monkeypatch.setattr(text, "AutoModel", SimpleNamespace(from_pretrained=load_model))
     encoder = create_text_encoder(name)
     assert asked == [(source, revision)] * 2
     assert (encoder.name, encoder.width, encoder.max_tokens) == (name, 5, 32)
+
+
+def test_weights_that_are_not_all_there_are_refused(tiny_bert: str, tmp_path: Path) -> None:
+    """Transformers would draw the others at random, and merely warn."""
+    folder = shutil.copytree(tiny_bert, tmp_path / "a@b")
+    assert TextEncoder(str(folder)).pretrained
+    assert create_text_encoder(str(folder)).name == str(folder)
+    weights = load_file(folder / "model.safetensors")
+    renamed = {key.replace("encoder.layer.1", "layer.1"): value for key, value in weights.items()}
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=r"do not fit: missing encoder\.layer\.1.*, 16 in all"):
+        TextEncoder(str(folder))
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(3, 3), (62, 62), (500, 62)])
+def test_reports_are_cut_to_what_the_encoder_takes(tiny_bert: str, asked: int, taken: int) -> None:
+    tokens, _ = TextEncoder(tiny_bert, max_tokens=asked)(["lung " * 600])
+    assert tokens.shape[1] == taken
+    with pytest.raises(ConfigError, match="expected more than the 2"):
+        TextEncoder(tiny_bert, max_tokens=2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

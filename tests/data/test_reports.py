@@ -190,7 +190,7 @@ def test_no_side_is_left_alone(report: str) -> None:
         ("Dense in the middle left.", {"hflip", "vflip", "rot180"}),
         ("Dense on the left-hand side.", {"hflip", "vflip", "rot180"}),
         ("Dense in the upper left and lower right.", set(TRANSFORMS)),
-        ("Dense in the middle.", set(TRANSFORMS)),
+        ("Dense in the middle.", {"hflip", "vflip", "rot180"}),
         ("One infected area, higher middle left lung.", {"hflip"}),
     ],
 )
@@ -312,6 +312,10 @@ def test_real_reports(
             "Unilateral pulmonary infection, one infected area, middle upper left lung.",
             "Unilateral pulmonary infection, one infected area, lower middle right lung.",
         ),
+        (
+            "upper left lung and lower right lung.",
+            "lower left lung and upper right lung.",
+        ),
         ("all left lung and all right lung.", "all left lung and all right lung."),
         ("all eft lung", "all eft lung"),
         ("", ""),
@@ -329,4 +333,4 @@ def test_most_reports_of_the_test_splits_have_an_opposite(real_data: Path) -> No
         reports = samples.loc[samples["split"] == "test", "text"]
         changed.append(sum(contradict(report) != report for report in reports))
         assert all(contradict(report) for report in reports)
-    assert changed == [14, 29, 29]
+    assert changed == [14, 31, 29]

@@ -150,6 +150,18 @@ def test_mild_changes_keep_grey_values_in_order() -> None:
     assert sorted_rows("mild") > 0.95 > 0.85 > sorted_rows("full")  # noise changes their order
 
 
+def test_shifts_go_to_all_sides_alike() -> None:
+    mask = np.zeros((128, 128), np.uint8)
+    mask[62:66, 62:66] = 1
+    image = np.repeat(mask[..., None] * 255, 3, axis=2)
+    augment = Augmentation("mild")
+    targets = [augment(image, mask, UNKNOWN, seed)[1] for seed in range(400)]
+    centers = np.array([np.argwhere(target).mean(axis=0) - 63.5 for target in targets])
+    assert np.abs(centers.mean(axis=0)).max() < 0.5
+    assert centers.min(axis=0).max() < -4
+    assert centers.max(axis=0).min() > 4
+
+
 def test_small_changes_are_independent_of_the_turn() -> None:
     image, mask = _corner()
     augment = Augmentation()

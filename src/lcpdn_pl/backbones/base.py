@@ -52,7 +52,7 @@ class FrozenBackbone(nn.Module):
         return "pretrained" if self.pretrained else "RANDOM"
 
     def fingerprint(self) -> str:
-        """Hash of all weights: two backbones with the same one give the same features."""
+        """Hash of all weights, so that others under the same name are found out."""
         digest = hashlib.blake2b(digest_size=8)
         for key, tensor in self.state_dict().items():
             digest.update(key.encode())

@@ -52,12 +52,18 @@ def create_denoiser(
     if path.is_dir():
         try:
             _config(path / "config.json")
-            unet = UNet2DModel.from_pretrained(
-                path, low_cpu_mem_usage=False, torch_dtype=torch.float32, use_safetensors=True
+            unet, loading = UNet2DModel.from_pretrained(
+                path,
+                low_cpu_mem_usage=False,
+                torch_dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
             )
+            weights.refuse_gaps(loading, surplus=True)
         except Exception as error:  # as above
             raise WeightsError(
-                f"{path} is no folder of a diffusers UNet2DModel: {weights.reason(error)}"
+                f"{path}: expected the folder of a diffusers UNet2DModel, found another one "
+                f"({weights.reason(error)}). Save it anew with save_pretrained."
             ) from error
         return unet, True
     if path.suffix in {".pt", ".safetensors"}:

@@ -88,6 +88,25 @@ def _output_strides(unet: UNet2DModel) -> list[int]:
     return strides
 
 
+def folding(unet: UNet2DModel, name: str) -> tuple[int, int]:
+    """How a denoiser takes an image: in patches p x p that are folded into 3 * p * p channels.
+
+    Returns:
+        p, and what both sides of the image must be multiples of.
+
+    Raises:
+        ConfigError: If its input is something else than such an image in [-1, 1].
+    """
+    patch = math.isqrt(max(unet.config.in_channels, 3) // 3)
+    if unet.config.in_channels != 3 * patch**2 or unet.config.center_input_sample:
+        raise ConfigError(
+            f"{name} takes {unet.config.in_channels} channels"
+            f"{', centred by itself' * bool(unet.config.center_input_sample)}: expected a denoiser "
+            "of RGB images in [-1, 1], of 3 channels, or 12, 27... for folded patches."
+        )
+    return patch, int(patch * 2 ** (len(unet.config.block_out_channels) - 1))
+
+
 class DiffusionFeatures(FrozenBackbone):
     """Decoder features of a frozen denoiser at several noise levels (CPRFL, part 2).
 
@@ -127,8 +146,8 @@ class DiffusionFeatures(FrozenBackbone):
         divisor: Image sides must be multiples of this.
 
     Raises:
-        ConfigError: If a block or step is out of range, the blocks are not ascending, or the
-            denoiser is conditioned on classes.
+        ConfigError: If a block or step is out of range, the blocks are not ascending, the denoiser
+            is conditioned on classes or takes no RGB image, see :func:`folding`.
     """
 
     noise: Tensor | None
@@ -179,8 +198,7 @@ class DiffusionFeatures(FrozenBackbone):
         self.step_batch = step_batch or len(steps)
         self.noise_seed = noise_seed
         self.gradient_checkpointing = gradient_checkpointing
-        self.patch = math.isqrt(unet.config.in_channels // 3)
-        self.divisor = self.patch * 2 ** (len(unet.config.block_out_channels) - 1)
+        self.patch, self.divisor = folding(unet, name)
         widths = [block.width for block in (*self.input_blocks, *self.output_blocks)]
         widths.insert(len(self.input_blocks), self.input_blocks[-1].width)  # of the middle
         self.modulated = [2 * w for w in widths] if prompt_injection == "scale_shift" else None

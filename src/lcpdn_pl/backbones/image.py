@@ -24,8 +24,10 @@ class ImageEncoder(FrozenBackbone):
         map_widths: Channels of each feature map.
         map_strides: Pixels of the image that a position of each feature map stands for, about so
             where the encoder sees images at a size of its own.
+        size: That size, height and width; ``None`` where it takes images as they are.
     """
 
+    size: tuple[int, int] | None = None
     width: int
     map_widths: Sequence[int]
     map_strides: Sequence[int]
@@ -114,7 +116,7 @@ class OpenClipTokens(ImageEncoder):
                 "use one such as ViT-B-16."
             )
         self.visual: nn.Module = visual
-        self.size: tuple[int, int] = tuple(visual.image_size)
+        self.size = tuple(visual.image_size)
         self.width = visual.class_embedding.shape[0]
         self.map_widths = [self.width]
         self.map_strides = [visual.patch_size[0]]

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone
 from lcpdn_pl.backbones.catalogue import elsewhere, embedded, local_copy
-from lcpdn_pl.errors import WeightsError
+from lcpdn_pl.errors import ConfigError, WeightsError
 
 
 class TextEncoder(FrozenBackbone):
@@ -31,7 +32,8 @@ class TextEncoder(FrozenBackbone):
         encoded: Number of reports encoded so far, repetitions not counted.
 
     Raises:
-        WeightsError: If the encoder is neither on disk nor reachable.
+        WeightsError: If the encoder is neither on disk nor reachable, or lacks weights.
+        ConfigError: If ``max_tokens`` leaves room for no word.
     """
 
     def __init__(
@@ -43,14 +45,23 @@ class TextEncoder(FrozenBackbone):
         cache_size: int = 4096,
     ) -> None:
         super().__init__()
+        if max_tokens < 3:
+            raise ConfigError(
+                f"max_tokens is {max_tokens}: expected more than the 2 that begin and end a report."
+            )
         try:
             # Not to be asked whether code that comes with the encoder shall be run.
             options = {"revision": revision, "trust_remote_code": False}
             self.tokenizer = AutoTokenizer.from_pretrained(source, **options)
             # Half-precision files would otherwise load as such.
-            self.net = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
+            self.net, loading = AutoModel.from_pretrained(
+                source, dtype=torch.float32, output_loading_info=True, **options
+            )
+            weights.refuse_gaps(loading)
             self.width = int(self.net.config.hidden_size)
-            self.max_tokens = min(max_tokens, self.tokenizer.model_max_length)
+            # Of RoBERTa's positions two are no token's.
+            positions = getattr(self.net.config, "max_position_embeddings", max_tokens + 2) - 2
+            self.max_tokens = min(max_tokens, self.tokenizer.model_max_length, positions)
         except Exception as error:  # what transformers raises depends on what is wrong with a file
             raise WeightsError(
                 f"Text encoder {source!r} could not be loaded: {weights.reason(error)}. Give "
@@ -113,5 +124,7 @@ def create_text_encoder(name: str, max_tokens: int = 64) -> TextEncoder:
         return TextEncoder(str(embedded(name).parent), max_tokens=max_tokens, name=name)
     if (local := local_copy(name)) is not None:
         return TextEncoder(str(local.parent), max_tokens=max_tokens, name=name)
+    if Path(name).is_dir():
+        return TextEncoder(name, max_tokens=max_tokens)
     source, _, revision = name.partition("@")
     return TextEncoder(source, revision or None, max_tokens, name=name)

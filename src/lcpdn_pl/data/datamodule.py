@@ -68,8 +68,8 @@ class SegmentationDataModule(DataModule):
             ``none``.
         mask_rule: ``compat`` or ``native``, see :func:`lcpdn_pl.data.masks.resize_mask`.
         test_reports: What the test split's reports are replaced by, to measure their worth:
-            ``right`` (nothing), ``shuffled`` (another image's), ``empty`` or ``contradicting``
-            (:func:`lcpdn_pl.data.reports.contradict`).
+            ``right`` (nothing), ``shuffled`` (another image's, in other words), ``empty`` or
+            ``contradicting`` (:func:`lcpdn_pl.data.reports.contradict`).
         test_corruption: How test images are made worse: ``none``, ``noise``, ``blur``, ``jpeg`` or
             ``contrast``.
         test_strength: How much, 1 to 5.
@@ -207,12 +207,17 @@ class SegmentationDataModule(DataModule):
             return [""] * len(reports)
         if self.test_reports == "contradicting":
             return [contradict(report) for report in reports]
-        # Each image gets the report of the next one in a random cycle: never its own.
-        order = np.random.default_rng(run_seed()).permutation(len(reports))
-        shuffled = list(reports)
-        for index, source in zip(order, np.roll(order, 1), strict=True):
-            shuffled[index] = reports[source]
-        return shuffled
+        # Of another image, whose words differ: half of MoNuSeg's test images share theirs, so that
+        # to exchange reports between images would leave many as they were.
+        if len(set(reports)) == 1:
+            raise DataError(
+                f"data.test_reports is shuffled, but all {len(reports)} test images have the same "
+                f"report, {reports[0]!r}: expected another one for each. Take empty or "
+                "contradicting."
+            )
+        rng = np.random.default_rng(run_seed())
+        others = ([other for other in reports if other != report] for report in reports)
+        return [other[rng.integers(len(other))] for other in others]
 
     def _share(self) -> tuple[int, int]:
         """Number of this process, and how many there are."""

@@ -98,15 +98,18 @@ def rewrite_sides(report: str, transform: Transform) -> str:
 def contradict(report: str) -> str:
     """Says the opposite of a report, to measure what it is worth.
 
-    Left and right, upper and lower change places, as after half a turn, and so do sparse and dense,
-    even and irregular.
+    Left and right, upper and lower change places, as after half a turn or, where that names the
+    same places, such as of `upper left lung and lower right lung`, as after a flip; and so do
+    sparse and dense, even and irregular.
 
     Returns:
         The opposite; the same text where it names nothing that has one, such as all of both lungs,
         or where its wording is not understood.
     """
-    if "rot180" in _expressible(report):
-        report = rewrite_sides(report, "rot180")
+    turns: tuple[Transform, ...] = ("rot180", "hflip", "vflip")
+    turned = (rewrite_sides(report, turn) for turn in turns if turn in _expressible(report))
+    places = side_words(report)
+    report = next((other for other in turned if side_words(other) != places), report)
     return _OPPOSITE.sub(lambda word: _OPPOSITES[word[0].lower()], report)
 
 

@@ -1,6 +1,5 @@
 """Pretraining of a denoiser on images without labels."""
 
-import math
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lcpdn_pl.backbones.base import check_sides
 from lcpdn_pl.backbones.denoisers import create_denoiser
-from lcpdn_pl.backbones.diffusion import alpha_bar
+from lcpdn_pl.backbones.diffusion import alpha_bar, folding
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.tasks.base import Task, step_seed
 
@@ -67,8 +66,7 @@ class DenoisingTask(Task):
             )
         if unet.class_embedding is not None:
             raise ConfigError(f"{denoiser} is conditioned on classes, which a pool does not have.")
-        self.patch = math.isqrt(unet.config.in_channels // 3)
-        self.divisor = self.patch * 2 ** (len(unet.config.block_out_channels) - 1)
+        self.patch, self.divisor = folding(unet, denoiser)
         self.unet = unet.requires_grad_(True).train()
         self.ema = AveragedModel(self.unet, avg_fn=_Average(ema_decay)).requires_grad_(False)
         self.optimizer = optimizer

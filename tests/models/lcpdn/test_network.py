@@ -1,5 +1,6 @@
 """LCPDN as a whole, at tiny width."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,7 +97,9 @@ def test_zero_prompt_is_the_plain_denoiser(tiny_network: dict[str, Any]) -> None
 
 def test_toggles_and_frozen_prompt(tiny_network: dict[str, Any]) -> None:
     assert isinstance(LCPDN(**tiny_network, ltfr=False).fusion, CrossAttention)
-    network = LCPDN(**tiny_network, prompt_gradient=False)
+    with pytest.raises(ConfigError, match=r"prompts nothing\. Set zero_init_prompt to false"):
+        LCPDN(**tiny_network, prompt_gradient=False)
+    network = LCPDN(**tiny_network, prompt_gradient=False, zero_init_prompt=False)
     assert network.prompt is not None
     assert not any(parameter.requires_grad for parameter in network.prompt.parameters())
     network(images(), REPORTS).mean().backward()
@@ -119,6 +122,46 @@ def test_clean_scales_add_what_they_name(tiny_network: dict[str, Any]) -> None:
     sides = [tuple(scale.shape[1:]) for scale in seen[4:]]
     assert sides == [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)]
     assert network.prompt is None
+
+
+def test_options_reach_the_denoiser(tiny_network: dict[str, Any]) -> None:
+    features = LCPDN(**tiny_network, noise_seed=3, step_batch=1).features
+    assert (features.noise_seed, features.step_batch) == (3, 1)
+
+
+def test_projected_features_are_normalised(tiny_network: dict[str, Any]) -> None:
+    """Over channels and positions of an image, to mean 0 and deviation 1."""
+    seen: list[Tensor] = []
+    for normalise in (True, False):
+        network = LCPDN(**tiny_network, normalise=normalise)
+        network.fusion.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+        network(images(2), REPORTS[:2])
+    half = len(seen) // 2
+    for scale in seen[:half]:
+        torch.testing.assert_close(scale.mean(dim=(1, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+        deviation = scale.std(dim=(1, 2, 3), correction=0)
+        torch.testing.assert_close(deviation, torch.ones(2), atol=1e-2, rtol=0)
+    assert all((scale.mean(dim=(1, 2, 3)).abs() > 1e-4).any() for scale in seen[half:])
+
+
+def test_features_are_kept_of_prompts_that_stay(
+    tiny_network: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"but the prompt is trained and changes them"):
+        LCPDN(**tiny_network, feature_cache=str(tmp_path))
+    cached = LCPDN(**tiny_network, cprfl=False, feature_cache=str(tmp_path)).eval()
+    plain = LCPDN(**tiny_network, cprfl=False).eval()
+    plain.load_state_dict(cached.state_dict())
+    for _ in range(2):
+        found, expected = (net(images(2), REPORTS[:2]) for net in (cached, plain))
+        torch.testing.assert_close(found, expected)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize("enlarge", [3, 4])
+def test_enlarged_maps_lie_on_pixels(enlarge: int, tiny_network: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"expected a divisor of their strides \[2, 4, 8, 16, 32"):
+        LCPDN(**tiny_network, clean_scales=("encoder",), enlarge=enlarge)
 
 
 def test_encoder_sees_the_image_enlarged(tiny_network: dict[str, Any]) -> None:

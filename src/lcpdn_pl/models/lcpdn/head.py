@@ -75,9 +75,10 @@ class PyramidHead(nn.Module):
         """See :meth:`ConcatHead.forward`."""
         mixed: list[Tensor] = []
         for level, mix in zip(self.levels, self.mix, strict=True):
-            here = [*mixed, *(scales[index] for index in level)]
-            side = here[-1].shape[-2:]
-            mixed = [mix(torch.cat([_resized(part, side) for part in here], dim=1))]
+            here = [scales[index] for index in level]
+            side = max(list(scale.shape[-2:]) for scale in here)
+            parts = [_resized(part, side) for part in (*mixed, *here)]
+            mixed = [mix(torch.cat(parts, dim=1))]
         return _resized(self.classify(mixed[0]), size)
 
 

@@ -59,8 +59,8 @@ class LCPDN(Network):
         reads_report: False takes every report for an empty one, to measure what reports are worth.
         cprfl: Prompt the denoiser; false leaves its plain time embedding.
         ltfr: Fuse with LTFR; false puts a standard cross-attention block in its place.
-        prompt_gradient: Train the prompt through the denoiser; false freezes the prompt as it was
-            initialised, which needs no backward pass through the denoiser.
+        prompt_gradient: Train the prompt through the denoiser; false keeps the prompt as it was
+            drawn (``zero_init_prompt: false``), which needs no backward pass through the denoiser.
         prompt_injection: Where the prompt enters: ``embedding``, added to the time embedding (the
             paper), or ``scale_shift`` of every block's output.
         prompt_width: Shared width D of the prompt's attention.
@@ -79,8 +79,8 @@ class LCPDN(Network):
 
     Raises:
         WeightsError: If a backbone cannot be loaded.
-        ConfigError: If blocks or steps are out of range, an encoder's map does not exist, or
-            features that change would be cached.
+        ConfigError: If blocks or steps are out of range, an encoder's map does not exist or does
+            not suit ``enlarge``, features that change would be cached, or the prompt is to stay 0.
     """
 
     def __init__(
@@ -121,6 +121,11 @@ class LCPDN(Network):
                 f"feature_cache={feature_cache!r} keeps features that do not change, but the "
                 "prompt is trained and changes them. Set cprfl or prompt_gradient to false, or "
                 "leave feature_cache out."
+            )
+        if cprfl and zero_init_prompt and not prompt_gradient:
+            raise ConfigError(
+                "A prompt that starts at zero and is not trained prompts nothing. Set "
+                "zero_init_prompt to false, to keep it as it is drawn, or cprfl to false."
             )
         unet, pretrained = create_denoiser(denoiser, denoiser_options)
         self.features = DiffusionFeatures(
@@ -166,8 +171,19 @@ class LCPDN(Network):
                     f"encoder's maps; {image_encoder} has maps 0 to {len(widths) - 1}."
                 )
             channels += [widths[index] for index in self.encoder_maps]
-            steps_apart = self.image_encoder.map_strides
-            strides += [steps_apart[index] // enlarge for index in self.encoder_maps]
+            if enlarge > 1 and self.image_encoder.size is not None:
+                raise ConfigError(
+                    f"enlarge={enlarge} does nothing for {image_encoder}, which brings every image "
+                    f"to {self.image_encoder.size[0]} x {self.image_encoder.size[1]}: set it to 1."
+                )
+            steps_apart = [self.image_encoder.map_strides[index] for index in self.encoder_maps]
+            if any(stride % enlarge for stride in steps_apart):
+                raise ConfigError(
+                    f"enlarge={enlarge} would put positions of the image encoder's maps between "
+                    f"pixels: expected a divisor of their strides {steps_apart}. Leave the finest "
+                    "ones out with encoder_maps, or enlarge less."
+                )
+            strides += [stride // enlarge for stride in steps_apart]
         self.project_image = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         if "pixels" in clean_scales:
             # A colour alone says little; what is frozen has seen each position's surroundings.
