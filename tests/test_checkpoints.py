@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lcpdn_pl.checkpoints import (
+    RunCheckpoint,
     WholeCheckpointIO,
     newest_checkpoint,
     read_checkpoint,
@@ -36,6 +37,19 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     last.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"ckpt: expected a checkpoint of lcpdn fit, found"):
         newest_checkpoint(tmp_path)
+
+
+def test_a_run_that_was_moved_knows_its_best_checkpoint(tmp_path: Path) -> None:
+    before = RunCheckpoint(tmp_path / "before", filename="best", monitor="val/dice", mode="max")
+    best = str(tmp_path / "before/best.ckpt")
+    before.best_model_score = torch.tensor(0.9)
+    before.best_model_path = before.kth_best_model_path = best
+    before.kth_value = before.best_k_models[best] = torch.tensor(0.9)
+    after = RunCheckpoint(tmp_path / "after", filename="best", monitor="val/dice", mode="max")
+    after.load_state_dict(before.state_dict())
+    assert after.best_model_score == 0.9
+    assert after.best_model_path == after.kth_best_model_path == str(tmp_path / "after/best.ckpt")
+    assert after.best_k_models == {str(tmp_path / "after/best.ckpt"): 0.9}
 
 
 @pytest.mark.parametrize("content", [[1], {"state_dict": {}}, {"global_step": 1}])

@@ -1,5 +1,6 @@
 """Networks on images of any size."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -242,6 +243,18 @@ def test_load(run: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         found.probability, segmenter.segment(pixels, "another").probability
     )
+
+
+def test_names_of_networks(run: Path) -> None:
+    """A run folder stands for its best checkpoint; a folder that is called so hides no network."""
+    assert lcpdn_pl.load(run).image_size == 16
+    Path("nuclei").mkdir()
+    assert lcpdn_pl.load("nuclei").image_size == 256
+    shutil.copy(run / "config.yaml", ".")
+    shutil.copy(run / "last.ckpt", "best.ckpt")
+    Path("nuclei").rmdir()
+    Path("best.ckpt").rename("nuclei")
+    assert lcpdn_pl.load("nuclei").image_size == 16
 
 
 def test_files_that_are_no_checkpoint(run: Path) -> None:

@@ -6,8 +6,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
+import pytest
 import torch
+
+from lcpdn_pl.__main__ import main as started
+from lcpdn_pl.cli import main
+from lcpdn_pl.tasks import SegmentationTask
+from tests.test_restore import run
+
+__all__ = ["run"]  # the fixture; it makes tmp_path the working directory
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 
@@ -46,3 +56,44 @@ def test_interrupted_fit_says_how_to_go_on(
     )
     assert "Traceback" not in error
     assert torch.load(last, weights_only=True)["global_step"] > 0
+
+
+def interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "said"),
+    [
+        ("validate", "lcpdn: stopped."),
+        ("test", "lcpdn: stopped. Nothing was written."),
+        ("predict", "lcpdn: stopped. The masks that were written are whole."),
+    ],
+)
+def test_interrupted_use_of_a_run_is_one_line(
+    subcommand: str,
+    said: str,
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step = {"validate": "validation_step"}.get(subcommand, f"{subcommand}_step")
+    monkeypatch.setattr(SegmentationTask, step, interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main([subcommand, f"--ckpt_path={run / 'last.ckpt'}"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip().splitlines()[-1] == said
+    assert not (run / subcommand).exists()
+
+
+def test_interrupted_imports_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Loading(ModuleType):
+        main = property(interrupt)
+
+    monkeypatch.setitem(sys.modules, "lcpdn_pl.cli", Loading("lcpdn_pl.cli"))
+    with pytest.raises(SystemExit) as ended:
+        started()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "lcpdn: stopped.\n"

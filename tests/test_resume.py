@@ -83,6 +83,30 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(
     assert_same_end(Path("cut"), Path("whole"))
 
 
+@pytest.mark.parametrize("steps", [11, 13, 14])  # 13: a validation is next; 14: the epoch ends
+def test_a_run_that_is_stopped_keeps_its_step(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lcpdn_pl.tasks import SegmentationTask
+
+    fit = ["fit", *RUN, "--trainer.max_epochs=3"]
+    main([*fit, "--run_folder=whole"])
+    step = SegmentationTask.training_step
+
+    def stopped(self: SegmentationTask, batch: Any, batch_index: int) -> torch.Tensor:
+        if self.global_step == steps - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", stopped)
+    with pytest.raises(SystemExit) as ended:
+        main([*fit, "--run_folder=cut"])
+    assert ended.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr(SegmentationTask, "training_step", step)
+    assert torch.load("cut/last.ckpt", weights_only=True)["global_step"] == steps
+    main(["fit", "--ckpt_path=cut"])
+    assert_same_end(Path("cut"), Path("whole"))
+
+
 def test_a_run_that_is_killed_at_random_moments_ends_alike() -> None:
     fit = ["fit", *RUN, f"--trainer.max_epochs={15 * KILLS}"]
     run_in_child("--version").join()  # imports take longer than all else, once

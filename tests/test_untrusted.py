@@ -13,6 +13,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,14 @@ import torch
 import yaml
 from diffusers import UNet2DModel
 from PIL import Image, ImageFile
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    MPEG2MPML,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 import lcpdn_pl
 from lcpdn_pl.backbones.denoisers import create_denoiser
@@ -40,6 +48,7 @@ from lcpdn_pl.data.report_tables import MOST_BYTES, read_reports
 from lcpdn_pl.errors import CheckpointError, ConfigError, DataError, WeightsError
 from lcpdn_pl.trust import ALLOW, restrict_imports
 from tests.conftest import TreeMaker, write_images
+from tests.data.pictures.test_dicom import compress
 from tests.data.pictures.test_dicom import write as write_dicom
 from tests.test_restore import run
 
@@ -502,6 +511,62 @@ def test_dicom_bombs(tmp_path: Path) -> None:
         open_picture(tmp_path / "b.dcm")
 
 
+def test_compressed_dicom_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(_picture: object) -> None:
+        raise AssertionError("pixels are decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    file = BytesIO()
+    Image.new("L", (4, 2)).save(file, "JPEG")
+    small, size = file.getvalue(), b"\x2e\xe0" * 2
+    at = small.index(b"\xff\xc0")
+    jpeg = small[: at + 5] + size + small[at + 9 :]
+    jpeg_ls = jpeg[:at] + b"\xff\xf7" + jpeg[at + 2 :]
+    codestream = b"\xff\x4f\xff\x51" + bytes(4) + (b"\0\0" + size[:2]) * 2 + bytes(24) + b"\0\1"
+    path = tmp_path / "a.dcm"
+    for syntax, frame in (
+        (JPEGBaseline8Bit, jpeg),
+        (JPEGBaseline8Bit, codestream),  # Pillow decodes what it is, not what it is called
+        (JPEGLSLossless, jpeg_ls),
+        (JPEG2000Lossless, codestream),
+    ):
+        compress(write_dicom(path, np.zeros((2, 4), np.uint8)), syntax, [frame])
+        picture = open_picture(path)
+        found = r"a\.dcm: .* 2 x 4 pixels of 1 channel, .* 12000 x 12000 pixels .* Export it again"
+        with little_memory(2**25), pytest.raises(DataError, match=found):
+            picture.rows(0, 2)
+    for syntax, frame, found in (
+        (JPEGBaseline8Bit, b"\x89PNG\r\n\x1a\n" + bytes(100), "holds no picture whose size"),
+        (MPEG2MPML, small, "its compression, .* is not known"),
+    ):
+        compress(write_dicom(path, np.zeros((2, 4), np.uint8)), syntax, [frame])
+        with pytest.raises(DataError, match=rf"a\.dcm: .*{found}"):
+            open_picture(path).rows(0, 2)
+
+
+def rle(*segments: bytes) -> bytes:
+    starts = [64 + len(b"".join(segments[:number])) for number in range(len(segments))]
+    header = b"".join(number.to_bytes(4, "little") for number in (len(segments), *starts))
+    return header.ljust(64, b"\0") + b"".join(segments)
+
+
+@pytest.mark.filterwarnings("ignore:The decoded RLE segment contains non-conformant padding")
+def test_dicom_bombs_of_rle(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    high, low = b"\xf9\1", b"\7" + bytes(range(8))  # a run of 8, and 8 as they are
+    bomb = b"\x81\0" * 2**20  # 128 MiB
+    for frame in (rle(high, bomb), rle(bomb, low)):
+        compress(write_dicom(path, np.zeros((2, 4), np.uint16)), RLELossless, [frame])
+        picture = open_picture(path)
+        found = r"a\.dcm: .* 2 x 4 pixels .* a segment of RLE of more than 136 bytes. Export"
+        with little_memory(2**25), pytest.raises(DataError, match=found):
+            picture.rows(0, 2)
+    padded = rle(high + b"\0", low + b"\x81\0")  # as some writers do
+    compress(write_dicom(path, np.zeros((2, 4), np.uint16)), RLELossless, [padded])
+    pixels = open_picture(path, window=(256 + 127.5, 255)).rows(0, 2)
+    np.testing.assert_array_equal(pixels[..., 0], np.arange(8).reshape(2, 4))
+
+
 def overwrite(path: Path, tag: str, value: int) -> None:
     with tifffile.TiffFile(path, mode="r+") as file:
         file.pages.first.tags[tag].overwrite(value)
@@ -532,12 +597,19 @@ def test_tiff_bombs(tmp_path: Path) -> None:
     wide = bytearray(jpeg.read_bytes())
     at = wide.index(b"\xff\xc0")
     wide[at + 5 : at + 9] = b"\xff\xdc\xff\xdc"
-    codestream = b"\xff\x4f\xff\x51" + bytes(4) + (2**31).to_bytes(4, "big") * 2
-    for name, part, compression in (("b", bytes(wide), 7), ("c", codestream, 34712)):
+    codestream = b"\xff\x4f\xff\x51" + bytes(4) + (2**31).to_bytes(4, "big") * 2 + bytes(24)
+    many = b"\xff\x4f\xff\x51" + bytes(4) + (256).to_bytes(4, "big") * 2 + bytes(24)
+    for name, part, compression, found in (
+        ("b", bytes(wide), 7, "65500 x 65500 pixels of 1 channel"),
+        ("c", codestream + b"\0\1", 34712, "2147483648 x 2147483648 pixels of 1 channel"),
+        ("e", many + b"\x40\0", 34712, "256 x 256 pixels of 16384 channels"),
+        ("f", b"no picture", 7, "no picture whose size can be read"),
+    ):
         tiff_of_parts(tmp_path / f"{name}.tif", part)
         overwrite(tmp_path / f"{name}.tif", "Compression", compression)
         picture = open_picture(tmp_path / f"{name}.tif")
-        with little_memory(), pytest.raises(DataError, match=r"part 0 of 256 x 256 pixels holds"):
+        message = f"part 0 of 256 x 256 pixels of 1 channel holds {found}"
+        with little_memory(), pytest.raises(DataError, match=message):
             picture.rows(0, 256)
     tifffile.imwrite(tmp_path / "d.tif", np.zeros((8448, 8448), np.uint8), tile=(256, 256))
     for tag, value, found in (

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from lcpdn_pl.backbones.weights import reason
@@ -67,6 +68,26 @@ class WholeCheckpointIO(TorchCheckpointIO):
         file = Path(path)
         if file.suffix == ".ckpt" and ".." not in file.parts and file.is_file():
             super().remove_checkpoint(path)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's, of a run folder that may have been moved or copied since.
+
+    Lightning forgets which checkpoint was the best one of a run whose folder has another name, and
+    writes the next one over it.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Called by Lightning where a run goes on; all files are those in the folder of now."""
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved: dict[str, Any] = {name: self._here(state_dict[name]) for name in paths}
+        moved["best_k_models"] = {
+            self._here(path): score for path, score in state_dict["best_k_models"].items()
+        }
+        super().load_state_dict(state_dict | moved | {"dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        return str(Path(str(self.dirpath), Path(path).name)) if path else path
 
 
 def run_config(checkpoint: Path) -> Path:

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from jsonargparse import Namespace, auto_cli
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -29,6 +28,7 @@ from lcpdn_pl.callbacks import (
     PretrainingReport,
     RunSummary,
     SaveConfig,
+    SaveOnInterrupt,
     TestReport,
 )
 from lcpdn_pl.callbacks.run import leaves
@@ -36,6 +36,8 @@ from lcpdn_pl.checkpoints import (
     BEST,
     FREE_DATA,
     FREE_MODEL,
+    LAST,
+    RunCheckpoint,
     WholeCheckpointIO,
     newest_checkpoint,
     run_config,
@@ -127,7 +129,7 @@ class LCPDNCLI(LightningCLI):
         run = [subcommand, "--config", str(self.run / CONFIG)]
         stored, self.config = parser.parse_args(run), parser.parse_args([*run, *rest])
         self.config[subcommand].ckpt_path = checkpoint and str(checkpoint)
-        _refuse_contradictions(stored[subcommand], self.config[subcommand])
+        _refuse_contradictions(stored[subcommand], self.config[subcommand], subcommand == "fit")
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would let a checkpoint change the configuration, and so name code to import.
@@ -144,7 +146,7 @@ class LCPDNCLI(LightningCLI):
             )
         if config.precision is None:
             kwargs["precision"] = _precision(config.accelerator)
-        self.best = ModelCheckpoint(
+        self.best = RunCheckpoint(
             folder,
             filename="best",
             monitor=self.model.monitor,
@@ -152,8 +154,9 @@ class LCPDNCLI(LightningCLI):
             enable_version_counter=False,
         )
         # Its own rule: the option save_last would write it only when the best one improves.
-        last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-        config.callbacks = [RunSummary(), *(config.callbacks or []), self.best, last]
+        last = RunCheckpoint(folder, filename="last", enable_version_counter=False)
+        interrupt = SaveOnInterrupt(folder / LAST)
+        config.callbacks = [RunSummary(), *(config.callbacks or []), interrupt, self.best, last]
         config.plugins = [*(config.plugins or []), WholeCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
@@ -192,29 +195,36 @@ class LCPDNCLI(LightningCLI):
                 f"checkpoints, comes every {every} epochs. Lower trainer.check_val_every_n_epoch."
             )
 
+    def _run(self, what: Callable[..., object], go_on: str, **kwargs: Any) -> None:
+        """Runs a method of the trainer; where it was interrupted, says so in one line."""
+        try:
+            what(**kwargs)
+        except SystemExit:
+            if self.trainer.state.status != TrainerStatus.INTERRUPTED:
+                raise
+            if self.trainer.is_global_zero:
+                _complain(f"stopped. {go_on}".rstrip())
+            raise SystemExit(INTERRUPTED) from None
+
     def fit(self, **kwargs: Any) -> None:
         """Runs ``Trainer.fit``; says how to go on where it was interrupted."""
-        try:
-            self.trainer.fit(**kwargs)
-        except SystemExit:
-            if (
-                self.trainer.state.status == TrainerStatus.INTERRUPTED
-                and self.trainer.is_global_zero
-            ):
-                folder = self.trainer.default_root_dir
-                _complain(f"stopped. Go on with: lcpdn fit --ckpt_path {folder}")
-                raise SystemExit(INTERRUPTED) from None
-            raise
+        go_on = f"Go on with: lcpdn fit --ckpt_path {self.trainer.default_root_dir}"
+        self._run(self.trainer.fit, go_on, **kwargs)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Runs ``Trainer.validate``."""
+        self._run(self.trainer.validate, "", **kwargs)
 
     def test(self, **kwargs: Any) -> None:
         """Runs ``Trainer.test``; the report prints the table."""
         self._refuse_pretraining()
-        self.trainer.test(**kwargs | {"verbose": False})
+        self._run(self.trainer.test, "Nothing was written.", **kwargs | {"verbose": False})
 
     def predict(self, **kwargs: Any) -> None:
         """Runs ``Trainer.predict``; masks are written one by one, not kept."""
         self._refuse_pretraining()
-        self.trainer.predict(**kwargs | {"return_predictions": False})
+        whole = "The masks that were written are whole."
+        self._run(self.trainer.predict, whole, **kwargs | {"return_predictions": False})
 
     def _refuse_pretraining(self) -> None:
         if not isinstance(self.model, SegmentationTask):
@@ -263,14 +273,24 @@ def _find_run(args: Sequence[str]) -> tuple[Path | None, Path | None]:
     return checkpoint.parent, checkpoint
 
 
-def _refuse_contradictions(stored: Namespace, given: Namespace) -> None:
+def _refuse_contradictions(stored: Namespace, given: Namespace, trains: bool) -> None:
     """Compares an explicit configuration with that of the checkpoint's run.
+
+    Args:
+        stored: The run's configuration.
+        given: The same under the arguments.
+        trains: Whether the run goes on, which its seed belongs to; of a test it is free.
 
     Raises:
         CheckpointError: Lists every setting that differs and must not.
     """
     other_data = stored.data.class_path != given.data.class_path
     wrong = []
+    if trains and stored.seed_everything != given.seed_everything:
+        wrong.append(
+            f"  seed_everything: the checkpoint has {stored.seed_everything!r}, "
+            f"the arguments say {given.seed_everything!r}"
+        )
     for section, free in (("model", FREE_MODEL), ("data", FREE_DATA)):
         before, after = (dict(leaves(part[section].as_dict())) for part in (stored, given))
         for key in sorted(before.keys() | after.keys()):

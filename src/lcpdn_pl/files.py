@@ -19,7 +19,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         OSError: Names the file, if the disk is full or the like.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcpdn_pl.backbones.diffusion import DiffusionFeatures
+from lcpdn_pl.checkpoints import BEST
 from lcpdn_pl.data import SegmentationDataModule
 from lcpdn_pl.data.pictures import Picture, open_picture
 from lcpdn_pl.data.transforms import resize_image, to_tensor
@@ -313,13 +314,21 @@ def _mirrored(patch: NDArray[np.uint8], tile: tuple[int, int]) -> NDArray[np.uin
     return np.asarray(padded, np.uint8)
 
 
+def is_shipped(checkpoint: Path | str) -> bool:
+    """Whether the name is that of the network of this package, and of no file."""
+    return str(checkpoint) == NUCLEI and not Path(checkpoint).is_file()
+
+
 def load(checkpoint: Path | str = NUCLEI, device: str | None = None) -> Segmenter:
     """Loads a trained network to segment images with.
 
+    A run's configuration may have come from elsewhere, so that from here on whatever this process
+    parses with jsonargparse imports from a few packages alone, see :mod:`lcpdn_pl.trust`.
+
     Args:
         checkpoint: A checkpoint in its run folder, such as ``runs/monuseg/lcpdn/STAMP/best.ckpt``,
-            or ``nuclei``, the network that comes with this package (stained tissue at 40x),
-            see ``shipped/nuclei/README.md``.
+            a run folder, which stands for that one, or ``nuclei``, the network that comes with this
+            package (stained tissue at 40x), see ``shipped/nuclei/README.md``.
         device: See :class:`Segmenter`.
 
     Raises:
@@ -328,8 +337,9 @@ def load(checkpoint: Path | str = NUCLEI, device: str | None = None) -> Segmente
         ConfigError: If there is no such device.
     """
     path = Path(checkpoint)
-    if str(checkpoint) == NUCLEI and not path.exists():
-        path = Path(str(files("lcpdn_pl").joinpath("shipped", NUCLEI, "best.ckpt")))
+    if is_shipped(checkpoint):
+        path = Path(str(files("lcpdn_pl").joinpath("shipped", NUCLEI)))
+    path = path / BEST if path.is_dir() else path
     task, data = restore(path)
     if not isinstance(task, SegmentationTask) or not isinstance(data, SegmentationDataModule):
         raise CheckpointError(

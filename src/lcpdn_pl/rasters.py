@@ -16,6 +16,10 @@ PNG_PIXELS = 2**26
 """Pixels above which a picture is a TIFF: 8192 x 8192 is a PNG still."""
 
 
+HALF = np.iinfo(np.uint16).max // 2
+"""The 16-bit grey of one half."""
+
+
 class RowFile:
     """Rows of 16-bit numbers on disk, appended in order and read back by rows.
 
@@ -34,7 +38,7 @@ class RowFile:
     def append(self, rows: NDArray[np.uint16]) -> None:
         """Appends rows [N, W]."""
         with self._path.open("ab") as file:
-            rows.tofile(file)
+            file.write(rows.tobytes())  # ndarray.tofile's error would not say that the disk is full
 
     def rows(self, top: int, bottom: int) -> NDArray[np.uint16]:
         """The rows [bottom - top, W]."""
@@ -44,8 +48,10 @@ class RowFile:
 
 
 def sixteen_bit(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Numbers in 0..1 as 16-bit grey, 65535 for 1."""
-    return np.asarray(np.rint(values * np.float32(np.iinfo(np.uint16).max)), np.uint16)
+    """Numbers in 0..1 as 16-bit grey, 65535 for 1; more than :data:`HALF` is more than 0.5."""
+    numbers = np.rint(values * np.float32(np.iinfo(np.uint16).max))
+    exact = np.where(values > 0.5, np.maximum(numbers, HALF + 1), np.minimum(numbers, HALF))
+    return np.asarray(exact, np.uint16)
 
 
 def raster_suffix(height: int, width: int) -> str:

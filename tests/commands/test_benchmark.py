@@ -62,6 +62,38 @@ def test_cells_are_all_combinations(grid: Path) -> None:
     assert cells[0].tests == {"right": [], "empty": ["--data.test_reports", "empty"]}
 
 
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([{"data": {"one": ""}}, {"data": {"one": ""}, "seed": {0: ""}}], "one/0 would lie in the"),
+        ([{"data": {"": ""}}], "name a folder inside of `out`"),
+        ([{"data": {".": ""}}], "name a folder inside of `out`"),
+        ([{"data": {"a/b": ""}}], "without a slash, found 'a/b'"),
+    ],
+)
+def test_cells_do_not_lie_in_each_other(
+    blocks: list[dict[str, object]], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump({"out": "runs", "grids": blocks}))
+    with pytest.raises(ConfigError, match=message):
+        read_grid(path)
+
+
+def test_labels_may_be_called_like_settings(grid: Path, calls: Calls) -> None:
+    """`loss: --model.loss.dice_weight 1.5` names no code, though its value has dots."""
+    axis = {"loss": "--model.loss.dice_weight 1.5", "optimizer": "--model.optimizer.lr 1e-3"}
+    grid.write_text(yaml.safe_dump({"out": "runs/grid", "grids": [{"change": axis}]}))
+    main(["benchmark", str(grid)])
+    assert calls[0] == "fit --run_folder runs/grid/loss --model.loss.dice_weight 1.5"
+
+
+def test_no_job_is_an_error(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(grid), "--jobs", "0"])
+    assert "--jobs is 0: expected the number of cells" in capsys.readouterr().err
+
+
 def test_everything_runs_once(grid: Path, calls: Calls) -> None:
     main(["benchmark", str(grid)])
     assert len(calls) == 15
@@ -105,7 +137,7 @@ def test_what_was_killed_goes_on(grid: Path, calls: Calls) -> None:
     calls.clear()
     calls.fail = ""
     main(["benchmark", str(grid), "--only", "one/*"])
-    assert calls[0] == "fit --ckpt_path runs/grid/one/0/last.ckpt"
+    assert calls[0] == "fit --ckpt_path runs/grid/one/0"
     assert calls[3] == "fit --run_folder runs/grid/one/1 --data.a 1 -s '1 2'"
     assert not Path("runs/grid/one/1/config.yaml").exists()  # of a run without a checkpoint
 

@@ -147,7 +147,7 @@ def test_disk_space_is_checked(
     path = write_image(Path("a.png"), 20, 20)
     usage = type("Usage", (), {"free": 20 * 20 * 8 - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    assert "a.png: its results may need 0.0 GiB in out" in refused(
+    assert "a.png: the results may need 0.0 GiB in out" in refused(
         run, capsys, "a.png", "--out=out"
     )
     usage.free += 1  # type: ignore[attr-defined]

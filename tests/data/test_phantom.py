@@ -82,6 +82,23 @@ def test_nothing_is_left_when_drawing_fails(
     assert len(read_lvit(data.root)) == 4
 
 
+def test_another_process_may_be_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, other = (Phantom(str(tmp_path), counts=(1, 1, 1), image_size=32) for _ in range(2))
+    draw = Phantom._draw_split
+
+    def slow(self: Phantom, folder: Path, split: int) -> None:
+        draw(self, folder, split)
+        if self is data and split == 2:
+            other.prepare_data()
+
+    monkeypatch.setattr(Phantom, "_draw_split", slow)
+    data.prepare_data()
+    assert {path.name for path in data.root.iterdir()} == {
+        f"{name}_Folder" for name in ("Train", "Val", "Test")
+    }
+    assert [path.name for path in tmp_path.rglob("tmp*")] == []
+
+
 def test_loaders(tmp_path: Path) -> None:
     data = Phantom(str(tmp_path), counts=(3, 2, 1), image_size=32, batch_size=2)
     data.prepare_data()

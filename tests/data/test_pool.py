@@ -1,5 +1,6 @@
 """Unlabelled images: what is learnt from, what is not, and how crops are cut."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,15 @@ def test_no_more_is_kept_than_memory_allows(images: int, kept: list[int], tmp_pa
         else:
             with pytest.raises(DataError, match=f"image_{index:02}.png"):
                 dataset[[Crop(index, 16, 0)]]
+
+
+def test_images_that_change_during_a_run_end_it(tmp_path: Path) -> None:
+    (path,) = write_images(tmp_path / "photos", 1, size=40).iterdir()
+    dataset = CropDataset(table_of(path), (16, 40), memory=0)
+    dataset[[Crop(0, 16, 0)]]
+    os.utime(path, (0, 0))
+    with pytest.raises(DataError, match=r"image_00\.png has changed since the run began"):
+        dataset[[Crop(0, 16, 0)]]
 
 
 def test_held_out_images_are_whole(gradient: Path) -> None:

@@ -13,8 +13,9 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lcpdn_pl.errors import ConfigError, WeightsError
+from lcpdn_pl.errors import ConfigError, RunError, WeightsError
 from lcpdn_pl.tasks import DenoisingTask
+from lcpdn_pl.tasks.base import BAD_BATCH
 from tests.conftest import quiet_trainer
 
 
@@ -42,6 +43,15 @@ def images(count: int, side: int = 16, seed: int = 1) -> Tensor:
 
 def loader(*batches: Tensor) -> DataLoader[Tensor]:
     return DataLoader(list(batches), batch_size=None)  # type: ignore[arg-type]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(task: DenoisingTask, tmp_path: Path) -> None:
+    broken = torch.full((1, 3, 16, 16), torch.nan)
+    for train, val, step in ((broken, images(1), 0), (images(1), broken, 1)):
+        trainer = quiet_trainer(tmp_path, max_epochs=1)
+        with pytest.raises(RunError, match=rf"loss of step {step} is nan: expected a finite"):
+            trainer.fit(task, loader(train), loader(val))
+    assert torch.load(tmp_path / BAD_BATCH, weights_only=True).isnan().all()
 
 
 def test_loss_is_the_equation_written_out(task: DenoisingTask) -> None:

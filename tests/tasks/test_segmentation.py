@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -16,7 +18,7 @@ from lcpdn_pl.errors import CheckpointError, RunError
 from lcpdn_pl.models import LCPDN
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.tasks import SegmentationTask
-from lcpdn_pl.tasks.segmentation import BAD_BATCH
+from lcpdn_pl.tasks.base import BAD_BATCH
 from lcpdn_pl.tasks.turns import mean_over_turns
 from tests.conftest import quiet_trainer
 
@@ -173,6 +175,33 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_batch(tmp_path: Pa
     after = network.scale.item()
     assert np.isfinite(after)
     assert after != before  # the step before it
+
+
+def test_a_validation_loss_that_is_not_finite_leaves_the_checkpoints(tmp_path: Path) -> None:
+    """A network that the last step broke must not become the newest checkpoint."""
+    batch: Batch = {
+        "image": torch.rand(1, 3, 8, 8),
+        "mask": torch.ones(1, 8, 8).long(),
+        "text": [""],
+        "name": ["fine"],
+    }
+    broken: Batch = {**batch, "image": torch.full((1, 3, 8, 8), torch.nan), "name": ["broken"]}
+    keep = ModelCheckpoint(tmp_path, filename="best", monitor="val/dice", mode="max")
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        max_epochs=2,
+        callbacks=[keep],
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    train: DataLoader[Batch] = DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
+    val: DataLoader[Batch] = DataLoader([broken], batch_size=None)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match=r"loss of step 1 is nan: .* images were broken; their"):
+        trainer.fit(SegmentationTask(Bright()), train, val)
+    assert not list(tmp_path.glob("*.ckpt"))
 
 
 def test_test_turns_average_over_the_turns_of_each_image() -> None:

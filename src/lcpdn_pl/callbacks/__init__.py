@@ -1,7 +1,7 @@
 """What a run leaves behind."""
 
 from lcpdn_pl.callbacks.pretraining import PretrainingReport
-from lcpdn_pl.callbacks.run import CONFIG, RunSummary, SaveConfig
+from lcpdn_pl.callbacks.run import CONFIG, RunSummary, SaveConfig, SaveOnInterrupt
 from lcpdn_pl.callbacks.segmentation import OverlaySheets, PredictionWriter, TestReport
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "PretrainingReport",
     "RunSummary",
     "SaveConfig",
+    "SaveOnInterrupt",
     "TestReport",
 ]

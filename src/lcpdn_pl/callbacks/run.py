@@ -1,5 +1,7 @@
 """What every run leaves behind: its configuration, and a summary on the terminal."""
 
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,17 +67,92 @@ class RunSummary(Callback):
         Console().print(table)
 
 
+class SaveOnInterrupt(Callback):
+    """Ctrl-C ends training after the step that is under way, and a checkpoint keeps that step.
+
+    At the second one it ends at once. Of several processes each would stop at a step of its own, so
+    that they end at once and the last checkpoint is that of the last validation.
+
+    Args:
+        checkpoint: The file to write.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self._asked = False
+        self._before: Any = None
+
+    def on_train_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002 - Lightning's signature
+    ) -> None:
+        """Listens."""
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, _number: int, _frame: Any) -> None:
+        self._asked = True
+        self._forget()
+        Console(stderr=True).print("Stopping after this step; Ctrl-C again stops at once.")
+
+    def _forget(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Keeps the step and ends.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C was pressed, for Lightning to end the run.
+        """
+        if self._asked:
+            trainer.save_checkpoint(self.checkpoint)
+            raise KeyboardInterrupt
+
+    def on_train_end(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Listens no more."""
+        self._forget()
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+        exception: BaseException,  # noqa: ARG002
+    ) -> None:
+        """Listens no more."""
+        self._forget()
+
+
 def show_hparams(trainer: lightning.Trainer) -> None:
-    """Shows a tested run in TensorBoard's HParams tab: its settings beside its test figures."""
-    config = Path(trainer.default_root_dir, CONFIG)
-    if isinstance(trainer.logger, TensorBoardLogger) and config.is_file():
+    """Shows a tested run in TensorBoard's HParams tab: its settings beside its test figures.
+
+    A test of other data than the run's own is none of its figures.
+    """
+    path = Path(trainer.default_root_dir, CONFIG)
+    if not isinstance(trainer.logger, TensorBoardLogger) or not path.is_file():
+        return
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    own = str(config["data"]["class_path"]).rpartition(".")[2]
+    if own == type(trainer.datamodule).__name__:  # type: ignore[attr-defined]
         figures = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith("test/")
         }
-        settings = _shown(yaml.safe_load(config.read_text()))
-        trainer.logger.log_hyperparams(settings, figures, step=trainer.global_step)
+        trainer.logger.log_hyperparams(_shown(config), figures, step=trainer.global_step)
 
 
 def _shown(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,9 +60,12 @@ def benchmark(
             any, else one core, and is tried again if its worker dies.
 
     Raises:
-        ConfigError: If the grid is not as expected, or a folder of its cells is something else.
+        ConfigError: If the grid is not as expected, a folder of its cells is something else, or
+            `jobs` is less than 1.
         RunError: If a cell failed, once all others have run.
     """
+    if jobs < 1:
+        raise ConfigError(f"--jobs is {jobs}: expected the number of cells to run at one time.")
     cells = [cell for cell in read_grid(grid) if fnmatch(cell.name, only)]
     if not cells:
         names = ", ".join(cell.name for cell in read_grid(grid)[:5])
@@ -81,10 +84,13 @@ def benchmark(
         for future in as_completed(futures):
             cell, trouble = futures[future], future.exception()
             if trouble is not None:
-                failed[cell.name] = str(trouble)
-                progress.print(f"{cell.name}: FAILED. {trouble}")
+                # Ray's own error is a traceback; its cause is what the cell raised.
+                failed[cell.name] = str(getattr(trouble, "cause", None) or trouble)
+                progress.print(f"{cell.name}: FAILED. {failed[cell.name]}")
             elif future.result():
                 progress.print(f"{cell.name}: done in {_minutes(cell)}")
+            else:
+                continue  # the budget is spent, which says nothing of the time that a cell takes
             progress.advance(task)
     waiting = sum(not cell.done() for cell in cells) - len(failed)
     if waiting:
@@ -165,9 +171,8 @@ def _run(cell: Cell, jobs: int, end: float) -> bool:
     with _held(cell.folder) as files:
         progress = cell.read()
         if not progress.fitted:
-            last = cell.folder / "last.ckpt"
-            if last.is_file():
-                arguments = ["--ckpt_path", str(last)]
+            if any(cell.folder.glob("*.ckpt")):
+                arguments = ["--ckpt_path", str(cell.folder)]
             else:
                 shutil.rmtree(cell.folder, ignore_errors=True)
                 arguments = ["--run_folder", str(cell.folder), *cell.fit]
@@ -190,8 +195,7 @@ def _lcpdn(cell: Cell, jobs: int, files: list[int], subcommand: str, arguments: 
     """Runs one ``lcpdn`` with its output in the cell's log; returns the seconds that it took."""
     environment = dict(os.environ)
     if jobs > 1:
-        cores = str(max(1, len(os.sched_getaffinity(0)) // jobs))
-        environment.setdefault("OMP_NUM_THREADS", cores)
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // jobs)))
     start = time.monotonic()
     path = cell.folder / LOG
     with path.open("ab") as log:
@@ -210,6 +214,12 @@ def _lcpdn(cell: Cell, jobs: int, files: list[int], subcommand: str, arguments: 
     return time.monotonic() - start
 
 
+def _cores() -> int:
+    """Cores that this process may use, where the system tells."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def _progress_bar(console: Console) -> ProgressBar:
     return ProgressBar(
         TextColumn("{task.description}"),
@@ -218,6 +228,7 @@ def _progress_bar(console: Console) -> ProgressBar:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
+        speed_estimate_period=float("inf"),  # cells take minutes; the default forgets all but one
     )
 
 

@@ -5,7 +5,7 @@ import shlex
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -17,6 +17,7 @@ from lcpdn_pl.trust import leads_out, refuse_foreign_arguments
 STATE = "cell.json"
 
 _LONGEST = 60  # characters, in any script no more bytes than a file system takes
+_NO_NAMES = {"", "."}
 _GIVEN = {"--run_folder", "--ckpt_path"}
 
 
@@ -145,6 +146,12 @@ def read_grid(path: Path) -> list[Cell]:
                 raise ConfigError(f"{path}: two cells are called {name}. Rename a label.")
             fit = [argument for _, arguments in choice for argument in arguments]
             cells[name] = Cell(out / name, name, fit, tests)
+    for name in cells:
+        if above := [str(p) for p in PurePosixPath(name).parents if str(p) in cells]:
+            raise ConfigError(
+                f"{path}: the cell {name} would lie in the folder of another one, {above[0]}. Give "
+                "all blocks of `grids` that share labels the same axes."
+            )
     return list(cells.values())
 
 
@@ -176,10 +183,10 @@ def _arguments(path: Path, axis: str, labels: Any) -> dict[str, list[str]]:
                 f"{text!r} ({error}). Correct them."
             ) from error
     for label, words in arguments.items():
-        if leads_out(label) or len(label) > _LONGEST:
+        if leads_out(label) or len(label) > _LONGEST or label in _NO_NAMES or "/" in label:
             raise ConfigError(
-                f"{path}: expected labels of `{axis}` that name folders inside of `out`, in at "
-                f"most {_LONGEST} characters, found {label!r}. Rename it."
+                f"{path}: expected labels of `{axis}` that name a folder inside of `out`, in at "
+                f"most {_LONGEST} characters and without a slash, found {label!r}. Rename it."
             )
         if given := _GIVEN & {word.partition("=")[0] for word in words}:
             raise ConfigError(

@@ -16,15 +16,14 @@ from rich.progress import Progress as ProgressBar
 
 from lcpdn_pl.data.pictures import Picture, open_picture
 from lcpdn_pl.errors import ConfigError
-from lcpdn_pl.inference import NUCLEI, OVERLAP, Band, load
+from lcpdn_pl.inference import NUCLEI, OVERLAP, Band, is_shipped, load
 from lcpdn_pl.plotting import PREDICTION, overlay
-from lcpdn_pl.rasters import RowFile, bands, raster_suffix, sixteen_bit, write_raster
+from lcpdn_pl.rasters import HALF, RowFile, bands, raster_suffix, sixteen_bit, write_raster
 
 _SUFFIXES = (
     *(".nii.gz", ".nii", ".dcm", ".dicom"),
     *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
 )
-_HALF = np.iinfo(np.uint16).max // 2
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ def segment(
     Args:
         images: Files to segment.
         report: Report of these images; `""` for none.
-        ckpt: Checkpoint in its run folder, as `lcpdn fit` left it; `nuclei` comes with the package
-            and is for stained tissue at 40x, with `--tile 1000`.
+        ckpt: Checkpoint in its run folder, or that folder, as `lcpdn fit` left it; `nuclei` comes
+            with the package and is for stained tissue at 40x, with `--tile 1000`.
         out: Folder to write into.
         tile: Side of overlapping tiles in pixels of the image; by default it is taken whole.
         overlap: Share of their side by which tiles overlap at least.
@@ -97,7 +96,7 @@ def segment(
     out.mkdir(parents=True, exist_ok=True)
     _check_room(jobs, out)
     console = Console(soft_wrap=True, highlight=False)
-    if ckpt == Path(NUCLEI):
+    if is_shipped(ckpt):
         console.print("Network: nuclei in stained tissue, as shipped. --ckpt takes another one.")
     with _progress_bar(console) as progress:
         everything = progress.add_task("images", total=len(jobs))
@@ -131,6 +130,7 @@ def _progress_bar(console: Console) -> ProgressBar:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        speed_estimate_period=float("inf"),  # of images that take minutes all count
     )
 
 
@@ -189,15 +189,16 @@ def _refuse_overwriting(jobs: Sequence[_Job], out: Path, force: bool) -> None:
 
 def _check_room(jobs: Sequence[_Job], out: Path) -> None:
     """Bytes a pixel: 2 for each number that is kept meanwhile, and the outputs uncompressed."""
-    for job in jobs:
-        numbers = len(job.outputs) - 2
-        needed = job.height * job.width * (4 * numbers + 4)
-        free = shutil.disk_usage(out).free
-        if needed > free:
-            raise ConfigError(
-                f"{job.path}: its results may need {needed / 2**30:.1f} GiB in {out}, where "
-                f"{free / 2**30:.1f} GiB are free. Make room, or give another --out."
-            )
+    pixels = [job.height * job.width for job in jobs]
+    numbers = len(jobs[0].outputs) - 2
+    needed = sum(pixels) * (2 * numbers + 4) + max(pixels) * 2 * numbers
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+        raise ConfigError(
+            f"{jobs[0].path}{more}: the results may need {needed / 2**30:.1f} GiB in {out}, where "
+            f"{free / 2**30:.1f} GiB are free. Make room, or give another --out."
+        )
 
 
 class _Work:
@@ -240,7 +241,7 @@ class _Work:
 
     def _mask(self) -> Iterator[NDArray[np.uint8]]:
         for band in self._numbers(self.probability):
-            foreground = band > _HALF
+            foreground = band > HALF
             self._foreground += int(foreground.sum())
             yield np.where(foreground, np.uint8(255), np.uint8(0))
 
@@ -248,7 +249,7 @@ class _Work:
         for top, bottom in bands(self.job.height):
             # A row more on either side: a border is where the neighbour is another.
             above, below = min(top, 1), min(self.job.height - bottom, 1)
-            mask = self.probability.rows(top - above, bottom + below) > _HALF
+            mask = self.probability.rows(top - above, bottom + below) > HALF
             image = np.pad(self.picture.rows(top, bottom), ((above, below), (0, 0), (0, 0)))
             drawn = overlay(image / 255, mask, PREDICTION)[above : above + bottom - top]
             yield np.asarray(np.rint(drawn * 255), np.uint8)

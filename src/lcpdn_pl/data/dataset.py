@@ -1,9 +1,7 @@
 """Samples as the tasks see them, and the order in which an epoch draws them."""
 
 import math
-import os
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -17,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lcpdn_pl.data.corruptions import Corruption, corrupt
 from lcpdn_pl.data.images import read_image, read_mask
 from lcpdn_pl.data.masks import MaskRule, resize_mask
+from lcpdn_pl.data.stamps import Stamps
 from lcpdn_pl.data.transforms import Augmentation, resize_image, to_tensor
-from lcpdn_pl.errors import DataError
 from lcpdn_pl.metrics import IGNORE
 
 
@@ -73,7 +71,7 @@ class SegmentationDataset(Dataset[Sample]):
     ) -> None:
         # Plain lists: workers share them without copying a frame at each access.
         self.rows = samples[["image", "mask", "text", "name"]].to_numpy().tolist()
-        self.stamps = {path: _stamp(path) for row in self.rows for path in row[:2] if path}
+        self.stamps = Stamps(path for row in self.rows for path in row[:2])
         self.image_size = image_size
         self.foreground = foreground
         self.ignore = ignore
@@ -96,7 +94,7 @@ class SegmentationDataset(Dataset[Sample]):
         """
         index, seed = draw if isinstance(draw, tuple) else (draw, None)
         image_path, mask_path, text, name = self.rows[index]
-        self._refuse_changes(image_path, mask_path)
+        self.stamps.refuse_changes(image_path, mask_path)
         image = read_image(Path(image_path))
         if mask_path:
             mask = read_mask(Path(mask_path), self.foreground, self.ignore)
@@ -113,29 +111,6 @@ class SegmentationDataset(Dataset[Sample]):
             "text": text,
             "name": name,
         }
-
-    def _refuse_changes(self, *paths: str) -> None:
-        for path in filter(None, paths):
-            before, now = self.stamps[path], _stamp(path)
-            if before is not None and now is not None and before != now:
-                raise DataError(
-                    f"{path} has changed since the run began: expected {before[0]} bytes of "
-                    f"{_time(before[1])}, found {now[0]} of {_time(now[1])}. Put the file back and "
-                    "go on with the run, or start it anew."
-                )
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    """Size and time of change, in nanoseconds; what is not there is left to who reads it."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - one call for each image that is read
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-def _time(nanoseconds: int) -> str:
-    return datetime.fromtimestamp(nanoseconds / 1e9).astimezone().isoformat(" ", "milliseconds")
 
 
 class WithUnlabelled(Dataset[Sample]):

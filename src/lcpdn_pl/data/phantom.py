@@ -1,6 +1,5 @@
 """Phantom data: images that are drawn, so that everything runs without any download."""
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,8 +90,13 @@ class Phantom(SegmentationDataModule):
             for name, split in _FOLDERS.items():
                 self._draw_split(Path(folder, name), split)
             Path(folder).chmod(0o755)  # a data root may be shared; temporary folders are private
-            shutil.move(folder, self.root)
-            Path(folder).mkdir()  # for the context manager to remove
+            try:
+                Path(folder).rename(self.root)
+            except OSError:
+                if not self.root.exists():  # or another process was faster
+                    raise
+            else:
+                Path(folder).mkdir()  # for the context manager to remove
 
     def _draw_split(self, folder: Path, split: int) -> None:
         for part in ("img", "labelcol"):

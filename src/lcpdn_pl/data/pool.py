@@ -19,6 +19,7 @@ from lcpdn_pl.data.lvit import read_lvit
 from lcpdn_pl.data.manifest import read_manifest
 from lcpdn_pl.data.protocols import read_protocol
 from lcpdn_pl.data.public import data_root
+from lcpdn_pl.data.stamps import Stamps
 from lcpdn_pl.data.transforms import resize_image, to_tensor
 from lcpdn_pl.errors import ConfigError, DataError
 
@@ -177,13 +178,14 @@ class CropDataset(Dataset[Tensor]):
         self.rows = samples[["image", "turns"]].to_numpy().tolist()
         self.sides = sides
         self.room = int(memory * 2**30)
+        self.stamps = Stamps(image for image, _ in self.rows)
         self._kept: dict[int, NDArray[np.uint8]] = {}
 
     def __getitem__(self, crops: Sequence[Crop]) -> Tensor:
         """Cuts a batch of crops of one size: [B, 3, side, side] in [-1, 1].
 
         Raises:
-            DataError: If an image cannot be read.
+            DataError: If an image cannot be read, or has changed since the run began.
         """
         return torch.stack([self._cut(crop) for crop in crops])
 
@@ -206,6 +208,7 @@ class CropDataset(Dataset[Tensor]):
     def _read(self, index: int) -> NDArray[np.uint8]:
         if index in self._kept:
             return self._kept[index]
+        self.stamps.refuse_changes(self.rows[index][0])
         image = read_image(Path(self.rows[index][0]))
         if image.nbytes <= self.room:
             self._kept[index] = image

@@ -97,12 +97,17 @@ class DenoisingTask(Task):
         }
 
     def training_step(self, image: Tensor, batch_index: int) -> Tensor:
-        """One step; timesteps and noise depend on seed, epoch and batch alone."""
+        """One step; timesteps and noise depend on seed, epoch and batch alone.
+
+        Raises:
+            RunError: If the loss is not finite, see :meth:`Task.refuse_loss`.
+        """
         seed = step_seed(torch.initial_seed(), self.global_rank, self.current_epoch, batch_index)
         generator = torch.Generator().manual_seed(seed)
         uniform = torch.rand(len(image), generator=generator)
         timestep = (len(self.abar) * uniform**self.timestep_power).long()
         loss = self.noise_loss(self.unet, image, timestep.to(image.device), generator).mean()
+        self.refuse_loss(loss, image, "of the pool")
         optimizer = self.optimizers()
         self.log("lr", optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=False)
@@ -114,7 +119,11 @@ class DenoisingTask(Task):
         self.ema.update_parameters(self.unet)
 
     def validation_step(self, image: Tensor, batch_index: int) -> None:
-        """Logs the held-out loss by range of timesteps; the draws are the same every time."""
+        """Logs the held-out loss by range of timesteps; the draws are the same every time.
+
+        Raises:
+            RunError: If it is not finite, see :meth:`Task.refuse_loss`.
+        """
         generator = torch.Generator().manual_seed(batch_index)
         losses = []
         for first, end in RANGES:
@@ -123,6 +132,7 @@ class DenoisingTask(Task):
             losses.append(loss.mean())
             self.log(f"val/loss_{first:03d}_{end - 1:03d}", losses[-1], batch_size=len(image))
         mean = torch.stack(losses).mean()
+        self.refuse_loss(mean, image, "held out")
         self.log("val/loss", mean, prog_bar=True, batch_size=len(image))
 
     def noise_loss(

@@ -1,8 +1,6 @@
 """The LightningModule that trains, tests and applies any segmentation network."""
 
-from io import BytesIO
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from jsonargparse import lazy_instance  # type: ignore[attr-defined]
@@ -14,8 +12,7 @@ from torch.nn import functional as F
 from lcpdn_pl.backbones.base import frozen_backbones
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.data.masks import resize_mask
-from lcpdn_pl.errors import CheckpointError, ConfigError, RunError
-from lcpdn_pl.files import write_whole
+from lcpdn_pl.errors import CheckpointError, ConfigError
 from lcpdn_pl.losses import DiceCELoss, SegmentationLoss
 from lcpdn_pl.metrics import THRESHOLDS, SegmentationScore, dice_iou, image_counts, shift
 from lcpdn_pl.models import NETWORKS, Network
@@ -25,8 +22,6 @@ from lcpdn_pl.tasks.turns import mean_over_turns
 
 RULES = ("compat", "native")
 """Mask rules that a test scores by, see :func:`lcpdn_pl.data.masks.resize_mask`."""
-BAD_BATCH = "bad_batch.pt"
-"""File in the run folder with the batch whose loss was not finite."""
 STATES = {"state_dict", "current_model_state"}
 """Where a checkpoint holds weights; the latter beside averaged ones, see Lightning's
 ``EMAWeightAveraging``."""
@@ -135,31 +130,21 @@ class SegmentationTask(Task):
         """One step; logs its loss, each term's mean over the epoch and the learning rate.
 
         Raises:
-            RunError: If the loss is not finite, before anything is learnt from it.
+            RunError: If the loss is not finite, see :meth:`Task.refuse_loss`.
         """
         optimizer = self.optimizers()
         self.log("lr", optimizer.param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
         _, loss = self._step("train", batch)
-        if not loss.isfinite():
-            self._give_up(batch, loss.item())
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         self.log("train/step_loss", loss.detach(), batch_size=1)
         return loss
 
-    def _give_up(self, batch: Batch, loss: float) -> NoReturn:
-        folder = Path(self.trainer.default_root_dir)
-        content = BytesIO()
-        torch.save(dict(batch), content)
-        write_whole(folder / BAD_BATCH, content.getvalue())
-        raise RunError(
-            f"The loss of step {self.global_step} is {loss}: expected a finite number. The images "
-            f"were {', '.join(batch['name'])}; their batch is in {folder / BAD_BATCH}. Look at it, "
-            "or lower the learning rate. The run's checkpoints are from before; "
-            f"lcpdn fit --ckpt_path {folder} goes on from the last one."
-        )
-
     def validation_step(self, batch: Batch, _batch_index: int) -> Tensor:
-        """Scores a batch; returns its logits for the callbacks, by the last threshold."""
+        """Scores a batch; returns its logits for the callbacks, by the last threshold.
+
+        Raises:
+            RunError: If the loss is not finite, see :meth:`Task.refuse_loss`.
+        """
         logits, _ = self._step("val", batch)
         return shift(logits, self.threshold)
 
@@ -185,6 +170,7 @@ class SegmentationTask(Task):
         else:
             logits = self(batch["image"], batch["text"])
             terms = self.loss(logits, batch["mask"])
+        self.refuse_loss(terms["loss"], dict(batch), ", ".join(batch["name"]))
         self._score(stage).update(logits, batch["mask"])
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in terms.items()},
