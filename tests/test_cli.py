@@ -282,6 +282,7 @@ def test_data_of_the_checkpoint_come_back_and_other_data_can_be_tested(
         ("--model.network.ltfr=false", "ltfr: the checkpoint has True, the arguments say False"),
         ("--data.image_size=32", "image_size: the checkpoint has 16, the arguments say 32"),
         ("--data.mask_rule=native", "mask_rule: the checkpoint has 'compat'"),
+        ("--seed_everything=7", "seed_everything: the checkpoint has 0, the arguments say 7"),
     ],
 )
 def test_contradiction_is_an_error(
@@ -292,8 +293,9 @@ def test_contradiction_is_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     main(["fit", *tiny, *monuseg, "--trainer.max_epochs=1"])
+    subcommand = "fit" if "seed" in argument else "test"
     with pytest.raises(SystemExit) as stopped:
-        main(["test", "--ckpt_path", str(run_folder() / "best.ckpt"), argument])
+        main([subcommand, "--ckpt_path", str(run_folder() / "best.ckpt"), argument])
     assert stopped.value.code == 1
     assert message in capsys.readouterr().err
 
@@ -461,6 +463,14 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(["fit", "--help"])
     assert stopped.value.code == 0
     assert "--model" in capsys.readouterr().out
+
+
+def test_half_weights_are_refused(
+    tiny: list[str], monuseg: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *tiny, *monuseg, "--trainer.precision=bf16-true"])
+    assert "trainer.precision is bf16-true: expected full weights" in capsys.readouterr().err
 
 
 def test_precision_is_chosen_for_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,8 @@ _UNSAID = ("litlogger", "Detected KeyboardInterrupt")
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of any program that is ended by it."""
 
+_HALF_WEIGHTS = {"16-true", "bf16-true", "transformer-engine", "transformer-engine-float16"}
+
 _FOLDER = "LCPDN_RUN_FOLDER"
 
 # Files that are read as settings: by the option that names them, or by their own name.
@@ -143,6 +145,11 @@ class LCPDNCLI(LightningCLI):
         if config.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(
                 str(folder), name="", version="", default_hp_metric=False
+            )
+        if str(config.precision) in _HALF_WEIGHTS:
+            raise ConfigError(
+                f"trainer.precision is {config.precision}: expected full weights, by which a "
+                "checkpoint tells that frozen backbones are the same. Take 16-mixed or bf16-mixed."
             )
         if config.precision is None:
             kwargs["precision"] = _precision(config.accelerator)

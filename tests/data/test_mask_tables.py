@@ -84,9 +84,22 @@ def test_force_writes_anew_and_keeps_the_old_table(tree: Path) -> None:
     assert table(tree, "Train").with_name("Train_text.csv.bak").read_bytes() == before
     assert table(tree, "Val").with_name("Val_text.xlsx.bak").is_file()
     table(tree, "Train").write_bytes(before)
-    with pytest.raises(DataError, match=r"Train_text\.csv\.bak: expected no such file"):
+    (table(tree, "Test").with_name("Test_text.csv.bak")).unlink()
+    tests = table(tree, "Test").read_bytes()
+    with pytest.raises(DataError, match=r"1 files that are there: .*Train_text\.csv\.bak"):
         write_reports(tree, "lungs", (255,), force=True)
     assert table(tree, "Train").read_bytes() == before
+    assert table(tree, "Test").read_bytes() == tests
+
+
+def test_a_spreadsheet_of_reports_from_masks_makes_room(tree: Path) -> None:
+    """The new table is a .csv, and a folder has one table."""
+    rows = pd.read_csv(table(tree, "Val")).assign(source="mask")
+    rows.to_excel(table(tree, "Val").with_suffix(".xlsx"), index=False)
+    table(tree, "Val").unlink()
+    write_reports(tree, "lungs", (255,), force=True)
+    assert (read_lvit(tree)["source"] == "mask").all()
+    assert table(tree, "Val").with_name("Val_text.xlsx.bak").is_file()
 
 
 def test_spreadsheets_and_several_tables_are_not_added_to(tree: Path) -> None:

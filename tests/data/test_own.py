@@ -93,7 +93,28 @@ def test_a_stage_needs_its_splits(
     root = _write(table[table["split"] != split], tmp_path)
     with pytest.raises(DataError, match=rf"1 empty splits: {split} \(found"):
         Manifest(root).setup(stage)
-    Manifest(root).setup("predict")
+    if split == "test":
+        with pytest.raises(DataError, match="expected images of the split predict or, without any"):
+            Manifest(root).setup("predict")
+    else:
+        Manifest(root).setup("predict")
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_images_are_turned_where_the_user_says_so(
+    turns: bool, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    table["text"] = "Consolidation on the left."  # no word of it says that this is a chest
+    root = _write(table, tmp_path)
+    data = Manifest(root, turns=turns, augment="dihedral") if turns else Manifest(root)
+    data.setup("fit")
+    texts = set()
+    for epoch in range(20):
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        texts |= {text for batch in loader for text in batch["text"]}
+    sides = {text.removeprefix("Consolidation on the ").rstrip(".") for text in texts}
+    assert sides == ({"left", "right", "upper", "lower"} if turns else {"left", "right"})
 
 
 def test_data_set_up_for_one_stage_is_checked_for_the_next(

@@ -120,7 +120,7 @@ def _ray_cluster() -> Iterator[Submit]:
         import ray
     except ImportError as error:
         raise ConfigError(
-            "--engine ray needs Ray, which is not installed: pip install 'lcpdn_pl[ray]'."
+            "--engine ray needs Ray, which is not installed: pip install ray."
         ) from error
     try:
         ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False)

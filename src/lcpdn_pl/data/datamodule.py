@@ -79,10 +79,12 @@ class SegmentationDataModule(DataModule):
 
     Attributes:
         samples: Samples table, set by ``setup``.
+        turns: Whether augmentation may turn images whose reports can follow, or only mirror them.
     """
 
     foreground: Collection[int]
     ignore: int | None = None
+    turns: bool = True
 
     def __init__(
         self,
@@ -135,6 +137,11 @@ class SegmentationDataModule(DataModule):
                 samples = pd.concat([samples, self._read_unlabelled()], ignore_index=True)
             needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
             check_samples(samples, needed.get(stage, ()))
+            if stage == "predict" and not {"predict", "test"} & set(samples["split"]):
+                raise DataError(
+                    f"{self.name}: expected images of the split predict or, without any, of test, "
+                    "found none of either. Name them in the table."
+                )
             if self.samples.empty:
                 _warn_of_leakage(samples)
             self.samples = samples
@@ -143,7 +150,7 @@ class SegmentationDataModule(DataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled and augmented."""
         samples = self.samples[self.samples["split"] == "train"]
-        augmentation = None if self.augment == "none" else Augmentation(self.augment)
+        augmentation = None if self.augment == "none" else Augmentation(self.augment, self.turns)
         dataset = self._dataset(samples, self.mask_rule, augmentation)
         sampler = EpochSampler(len(dataset), run_seed(), *self._share())
         if self.unlabelled is None:

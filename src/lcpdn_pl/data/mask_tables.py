@@ -109,6 +109,8 @@ def _write_tree(root: Path, describe: _Describe, force: bool) -> _Rows:
     )
     if chosen.empty:
         raise _nothing_to_write(root)
+    if force:
+        _refuse_to_replace(root, [_aside(table) for table in tables.values() if _is_kept(table)])
     texts = describe(chosen["mask"].map(Path))
     done: _Rows = []
     for split, table in tables.items():
@@ -134,9 +136,8 @@ def _write_table(table: Path, texts: Mapping[str, str], force: bool) -> Path:
     header, rows = read_cells(table) if table.exists() else (list(_TITLES), [])
     titles = [title.lower() for title in header]
     if force and table.exists():
-        at = titles.index("source") if "source" in titles else None
-        if at is None or any(row[at] != MASK_SOURCE for row in rows):
-            _keep_aside(table)
+        if _is_kept(table):
+            table.rename(_aside(table))
         header, titles, rows = list(_TITLES), [title.lower() for title in _TITLES], []
         table = table.with_suffix(".csv")
     if "source" not in titles:
@@ -150,14 +151,28 @@ def _write_table(table: Path, texts: Mapping[str, str], force: bool) -> Path:
     return table
 
 
-def _keep_aside(table: Path) -> None:
-    aside = table.with_name(f"{table.name}.bak")
-    if aside.exists():
-        raise DataError(
-            f"{aside}: expected no such file, since {table.name} is to be kept under this name, "
-            "found one. Move it away."
-        )
-    table.rename(aside)
+def _is_kept(table: Path) -> bool:
+    """Whether a table that is written anew is kept: it has other reports, or is a spreadsheet."""
+    if not table.exists():
+        return False
+    header, rows = read_cells(table)
+    titles = [title.lower() for title in header]
+    at = titles.index("source") if "source" in titles else None
+    own = at is not None and all(row[at] == MASK_SOURCE for row in rows)
+    return not own or table.suffix.lower() != ".csv"
+
+
+def _aside(table: Path) -> Path:
+    return table.with_name(f"{table.name}.bak")
+
+
+def _refuse_to_replace(root: Path, kept: Iterable[Path]) -> None:
+    problems = Problems()
+    problems.add("files that are there", *(str(path) for path in kept if path.exists()))
+    problems.raise_any(
+        f"{root}: expected no files of the names that tables with other reports are kept under",
+        "Nothing was written. Move them away.",
+    )
 
 
 def _write_manifest(path: Path, describe: _Describe, force: bool) -> _Rows:

@@ -25,6 +25,8 @@ class Manifest(SegmentationDataModule):
         num_workers: Loader processes; 0 loads in the main process.
         augment: Changes of training samples: ``full``, ``mild`` (for grey images), ``dihedral``
             (flips and quarter turns alone) or ``none``.
+        turns: Augmentation may turn images and stand them on their heads, as of slides, which have
+            no up and down; false only mirrors them.
         mask_rule: How training and validation masks are resized, ``compat`` or ``native``.
         test_reports: What the test split's reports are replaced by: ``right`` (nothing),
             ``shuffled``, ``empty`` or ``contradicting``.
@@ -46,6 +48,7 @@ class Manifest(SegmentationDataModule):
         batch_size: int = 1,
         num_workers: int = 0,
         augment: Augment = "full",
+        turns: bool = False,
         mask_rule: MaskRule = "native",
         test_reports: TestReports = "right",
         test_corruption: Corruption = "none",
@@ -68,6 +71,7 @@ class Manifest(SegmentationDataModule):
                 f"foreground={list(foreground)} and ignore={ignore} are no mask values: expected "
                 "at least one foreground value, none of them 0 (background) or the ignored one."
             )
+        self.turns = turns
         self.root = Path(root)
         self.name = self.root.stem
         self.foreground = tuple(foreground)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lcpdn_pl.data.reports import Transform, allowed_transforms, rewrite_sides
+from lcpdn_pl.data.reports import TRANSFORMS, Transform, allowed_transforms, rewrite_sides
 
 Image = NDArray[np.uint8]
 Variant = tuple[Transform, ...]
@@ -45,13 +45,18 @@ def to_tensor(image: Image) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1
 
 
-def variants(report: str) -> list[Variant]:
+def variants(report: str, turns: bool = True) -> list[Variant]:
     """The flips and quarter turns of an image whose report can be rewritten with it.
+
+    Args:
+        report: The image's report.
+        turns: Whether such images may lie on their side and stand on their heads; of others only
+            the mirror image is one.
 
     Returns:
         One, two, four or all eight of them, each once; first the image as it is.
     """
-    allowed = allowed_transforms(report)
+    allowed = allowed_transforms(report) & (set(TRANSFORMS) if turns else {"hflip"})
     found: list[Variant] = [(), *((transform,) for transform in _MOVES if transform in allowed)]
     if "transpose" in allowed:
         found.append(("transpose", "rot180"))  # the mirror at the other diagonal
@@ -88,9 +93,11 @@ class Augmentation:
     Args:
         changes: ``full`` (colour, gamma, blur and noise), ``mild`` (brightness, contrast and blur)
             or ``dihedral`` (flips and quarter turns alone).
+        turns: See :func:`variants`.
     """
 
-    def __init__(self, changes: Changes = "full") -> None:
+    def __init__(self, changes: Changes = "full", turns: bool = True) -> None:
+        self._turns = turns
         self._small = A.Compose(_small_changes(changes))
 
     def __call__(
@@ -105,7 +112,7 @@ class Augmentation:
             seed: Of this draw alone, so that neither workers nor earlier draws matter.
         """
         rng = np.random.default_rng(seed)
-        choice = variants(report)
+        choice = variants(report, self._turns)
         image, mask, report = turn(choice[rng.integers(len(choice))], image, mask, report)
         # Generators that the transforms share: set_random_seed would start each of them from the
         # same number, so that all are applied together or none is.
