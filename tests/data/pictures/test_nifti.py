@@ -137,5 +137,5 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.nii", VOLUME)
     monkeypatch.setitem(sys.modules, "nibabel", None)
-    with pytest.raises(ConfigError, match=r"a\.nii .* pip install 'lcpdn_pl\[nifti\]'"):
+    with pytest.raises(ConfigError, match=r"a\.nii .* pip install nibabel"):
         open_picture(path)

@@ -92,10 +92,38 @@ def test_a_pyramid_gives_its_full_size(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_picture(tmp_path / "a.tif").rows(0, 70), COLOUR)
 
 
+@pytest.mark.parametrize("options", [{"tile": (16, 16), "compression": "zlib"}, {}], ids=str)
+@pytest.mark.parametrize("large", [0, 2**26], ids=["large", "small"])
+def test_a_thumbnail_before_the_picture_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(tiff, "LARGE", large)
+    full = np.random.default_rng(2).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(full[::10, ::10], photometric="rgb", subfiletype=1)
+        writer.write(full, photometric="rgb", **options)
+        writer.write(full[::4, ::4], photometric="rgb", subfiletype=1)
+    picture = open_picture(tmp_path / "a.tif")
+    assert (picture.height, picture.width) == (200, 300)
+    np.testing.assert_array_equal(picture.rows(0, 200), full)
+    np.testing.assert_array_equal(picture.rows(150, 171), full[150:171])
+
+
+def test_a_reduced_picture_alone_is_read(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(open_picture(tmp_path / "a.tif").rows(0, 70), COLOUR)
+
+
 def test_several_pages_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.stack([COLOUR, COLOUR]), photometric="rgb")
     with pytest.raises(DataError, match=r"a\.tif: expected one picture, found 2 pages"):
         open_picture(tmp_path / "a.tif")
+    with tifffile.TiffWriter(tmp_path / "b.tif") as writer:
+        writer.write(COLOUR[::2, ::2], photometric="rgb", subfiletype=1)
+        writer.write(COLOUR, photometric="rgb")
+        writer.write(COLOUR, photometric="rgb")
+    with pytest.raises(DataError, match=r"b\.tif: expected one picture, found 2 pages"):
+        open_picture(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize(
@@ -158,5 +186,5 @@ def test_missing_decoders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
 
     monkeypatch.setattr(tifffile.TiffPage, "decode", decode)
-    with pytest.raises(DataError, match=r"a\.tif: .* pip install 'lcpdn_pl\[slides\]'"):
+    with pytest.raises(DataError, match=r"a\.tif: .* pip install imagecodecs"):
         picture.rows(0, 1)

@@ -73,8 +73,7 @@ def _load(path: Path) -> Any:
         import nibabel
     except ImportError as error:
         raise ConfigError(
-            f"{path} is a NIfTI file, which needs nibabel. Install it: pip install "
-            "'lcpdn_pl[nifti]'."
+            f"{path} is a NIfTI file, which needs nibabel. Install it: pip install nibabel."
         ) from error
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from lcpdn_pl.data.pictures.base import Picture, Pixels, check_pixels
+from lcpdn_pl.data.pictures.coded import coded_size, shown
 from lcpdn_pl.data.pictures.plain import open_plain
 from lcpdn_pl.errors import DataError
 
@@ -25,7 +26,6 @@ _JPEG_2000 = (
 )
 _OTHERS = (COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.PACKBITS)  # decoders bound them
 _COMPRESSIONS = (*_OTHERS, *_DEFLATED, COMPRESSION.JPEG, *_JPEG_2000)
-_NO_FRAME = (0xC4, 0xC8, 0xCC)  # JPEG markers between those of frames
 
 _LONGEST = 500_000  # pixels; a row of tiles is held in memory
 _MOST_CHANNELS = 5
@@ -40,14 +40,14 @@ def is_tiff(path: Path) -> bool:
 
 
 def open_tiff(path: Path) -> Picture:
-    """Opens a TIFF; of a pyramid, the picture at full size.
+    """Opens a TIFF; of a pyramid, or one with a thumbnail, the picture at full size.
 
     Raises:
         DataError: The file is unreadable or torn, holds several pictures, or is large and of a
             layout that cannot be read by parts.
     """
     with _opened(path) as pages:
-        page = pages[0]
+        page = _full_size(pages)
         if len(pages) == 1 and page.imagewidth * page.imagelength <= LARGE:
             return open_plain(path)
         full = sum(not other.is_reduced for other in pages)
@@ -79,7 +79,7 @@ class TiffPicture(Picture):
     def rows(self, top: int, bottom: int) -> Pixels:
         """See :meth:`Picture.rows`."""
         with _opened(self._path) as pages:
-            page = pages[0]
+            page = _full_size(pages)
             values = _stored(page, top, bottom) if page.is_contiguous else _parts(page, top, bottom)
         if values.dtype != np.uint8:
             values = np.rint(values / np.float32(257)).astype(np.uint8)
@@ -99,8 +99,13 @@ def _opened(path: Path) -> Iterator[list[Any]]:
     except Exception as error:  # codecs raise what they like
         remedy = "Download or export it again."
         if "imagecodecs" in str(error):
-            remedy = "Install what decodes it, pip install 'lcpdn_pl[slides]', or save it deflated."
+            remedy = "Install what decodes it, pip install imagecodecs, or save it deflated."
         raise DataError(f"{path}: this TIFF cannot be read ({error}). {remedy}") from error
+
+
+def _full_size(pages: list[Any]) -> Any:
+    """The first page that is no smaller copy of another; writers put thumbnails before it too."""
+    return next((page for page in pages if not page.is_reduced), pages[0])
 
 
 def _check_layout(path: Path, page: Any) -> None:
@@ -192,19 +197,7 @@ def _refuse_bomb(page: Any, content: bytes, index: int) -> None:
         if len(zlib.decompressobj().decompress(content, most + 1)) > most:
             raise ValueError(f"part {index} inflates to more than its {most} bytes")
     elif page.compression == COMPRESSION.JPEG or page.compression in _JPEG_2000:
-        found = _coded_size(content)
-        if found is None or found[0] > height or found[1] > width:
-            raise ValueError(f"part {index} of {height} x {width} pixels holds {found}")
-
-
-def _coded_size(content: bytes) -> tuple[int, int] | None:
-    """Height and width in the header of a JPEG or of a JPEG 2000 codestream."""
-    if content[:4] == b"\xff\x4f\xff\x51":
-        return int.from_bytes(content[12:16], "big"), int.from_bytes(content[8:12], "big")
-    at = 2
-    while content[at : at + 1] == b"\xff" and len(content) > at + 9:
-        if 0xC0 <= content[at + 1] <= 0xCF and content[at + 1] not in _NO_FRAME:
-            height, width = content[at + 5 : at + 7], content[at + 7 : at + 9]
-            return int.from_bytes(height, "big"), int.from_bytes(width, "big")
-        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return None
+        declared = height, width, page.samplesperpixel
+        found = coded_size(content)
+        if found is None or any(have > most for have, most in zip(found, declared, strict=True)):
+            raise ValueError(f"part {index} of {shown(declared)} holds {shown(found)}")
