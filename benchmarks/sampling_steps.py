@@ -1,8 +1,8 @@
 """Dice and time of a trained MedSegDiff against the number of sampling steps.
 
 Loads a checkpoint, draws the masks of a split with each number of steps, and prints a Markdown
-table: mean Dice and IoU over images by the ``compat`` mask rule at the network's size, and seconds
-an image, ensemble included.
+table: mean Dice and IoU over images by the ``compat`` mask rule at the network's size and the
+checkpoint's threshold, and seconds an image, ensemble included.
 
     python benchmarks/sampling_steps.py runs/monuseg/medsegdiff/STAMP/best.ckpt
     python benchmarks/sampling_steps.py CKPT --split test --samplers ancestral dpm-solver++
@@ -18,8 +18,7 @@ import torch
 
 from lcpdn_pl.data import SegmentationDataModule
 from lcpdn_pl.errors import CheckpointError
-from lcpdn_pl.metrics import SegmentationScore
-from lcpdn_pl.models import MedSegDiff
+from lcpdn_pl.metrics import SegmentationScore, shift
 from lcpdn_pl.models.medsegdiff.diffusion import Sampler
 from lcpdn_pl.restore import restore
 from lcpdn_pl.tasks import DiffusionSegmentationTask
@@ -28,8 +27,8 @@ from lcpdn_pl.tasks.segmentation import by_rule
 STEPS = (4, 10, 25, 50)
 
 
-def load(checkpoint: Path, split: str) -> tuple[MedSegDiff, list[dict[str, Any]]]:
-    """The network in eval mode, and the images of a split one by one with their own masks.
+def load(checkpoint: Path, split: str) -> tuple[DiffusionSegmentationTask, list[dict[str, Any]]]:
+    """The task in eval mode, and the images of a split one by one with their own masks.
 
     Raises:
         CheckpointError: If the checkpoint is of another method.
@@ -45,21 +44,20 @@ def load(checkpoint: Path, split: str) -> tuple[MedSegDiff, list[dict[str, Any]]
     data.setup("test")
     # The test's loader, whose masks have their own size, over the split that is asked for.
     data.samples = data.samples[data.samples["split"] == split].assign(split="test")
-    return task.network, list(data.test_dataloader())
+    return task, list(data.test_dataloader())
 
 
 @torch.inference_mode()
 def measure(
-    network: MedSegDiff, images: Sequence[dict[str, Any]], sampler: Sampler, steps: int
+    task: DiffusionSegmentationTask, images: Sequence[dict[str, Any]], sampler: Sampler, steps: int
 ) -> tuple[float, float, float]:
-    """Dice and IoU in percent, and seconds an image."""
-    network.sampler, network.steps = sampler, steps
-    device = network.stem.weight.device
-    score = SegmentationScore()
+    """Dice and IoU in percent by the task's threshold, and seconds an image."""
+    task.network.sampler, task.network.steps = sampler, steps
+    score = SegmentationScore(task.empty_score)
     start = time.perf_counter()
     for sample in images:
-        logits = network(sample["image"].to(device), sample["text"]).cpu()
-        score.update(*by_rule("compat", logits, sample["mask"]))
+        logits = task(sample["image"].to(task.device), sample["text"]).cpu()
+        score.update(*by_rule("compat", shift(logits, task.threshold), sample["mask"]))
     seconds = (time.perf_counter() - start) / len(images)
     found = score.compute()
     return 100 * float(found["dice"]), 100 * float(found["iou"]), seconds
@@ -76,16 +74,16 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(args)
-    network, images = load(options.checkpoint, options.split)
-    network.to(options.device)
+    task, images = load(options.checkpoint, options.split)
+    task.to(options.device)
     print(
-        f"{len(images)} images of {options.split}, ensemble of {network.ensemble}, "
-        f"{options.device}, {torch.get_num_threads()} threads\n"
+        f"{len(images)} images of {options.split}, ensemble of {task.network.ensemble}, "
+        f"threshold {task.threshold:.2f}, {options.device}, {torch.get_num_threads()} threads\n"
     )
     print("| sampler | steps | Dice % | IoU % | s/image |\n|---|---|---|---|---|")
     for sampler in options.samplers:
         for steps in options.steps:
-            dice, iou, seconds = measure(network, images, sampler, steps)
+            dice, iou, seconds = measure(task, images, sampler, steps)
             print(f"| {sampler} | {steps} | {dice:.2f} | {iou:.2f} | {seconds:.2f} |", flush=True)
 
 

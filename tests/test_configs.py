@@ -1,5 +1,6 @@
 """The shipped configurations parse, compose and say what they promise."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,16 @@ import pytest
 import yaml
 
 from lcpdn_pl.cli import main
-from lcpdn_pl.commands.grid import read_grid
+from lcpdn_pl.commands.grid import Cell, read_grid
 from lcpdn_pl.data import MoNuSeg, MosMedPlus, QaTaCOV19
 from lcpdn_pl.data.protocols import read_protocol
 from lcpdn_pl.models import NETWORKS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FULL = ["demo", "monuseg", "qata_cov19", "mosmed_plus"]
+FLOORS = ("pixels", "unet")
+OVERLAYS = sorted(path.stem for path in CONFIGS.glob("methods/*.yaml"))
+PUBLISHED = [name for name in OVERLAYS if name not in FLOORS]
 
 
 Config = dict[str, dict[str, dict[str, object]]]
@@ -136,7 +140,12 @@ def test_the_family_of_lvit_has_its_recipe(
     assert model["loss"]["init_args"]["dice_weight"] == weight
     assert model["loss"]["init_args"]["bce_weight"] == weight
     assert model["optimizer"]["init_args"]["lr"] == rate
-    assert config["trainer"]["callbacks"] is None
+    (stop,) = config["trainer"]["callbacks"]
+    assert stop["class_path"] == "lightning.pytorch.callbacks.EarlyStopping"
+    settings = stop["init_args"]
+    patience = 100 if name == "reclmis" else 50
+    assert (settings["monitor"], settings["mode"]) == ("val/dice", "max")
+    assert (settings["patience"], settings["min_delta"]) == (patience, 0)
     schedule = model["lr_scheduler"]
     assert schedule["class_path"].endswith("CosineAnnealingWarmRestarts")
     assert (schedule["init_args"]["T_0"], schedule["init_args"]["eta_min"]) == (10, 1e-4)
@@ -147,10 +156,37 @@ def test_textdiff_has_its_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     model = config["model"]["init_args"]
     assert model["network"]["class_path"] == "lcpdn_pl.models.TextDiff"
     assert model["network"]["init_args"]["steps"] == [50, 150, 250]
+    assert model["network"]["init_args"]["blocks"] == [6, 8, 12, 16]  # LCPDN's are others here
     assert model["loss"]["init_args"] == {"dice_weight": 1.5, "compat": False}
     assert model["optimizer"]["init_args"]["lr"] == 1e-4
     assert model["lr_scheduler"] is None
     assert config["trainer"]["callbacks"] is None
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_floors_alone_share_lcpdn_s_choice_of_a_threshold(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parsed(capsys, "monuseg")["model"]["init_args"]["calibrate"] is True
+    config = parsed(capsys, "monuseg", f"methods/{name}")
+    assert config["model"]["init_args"]["calibrate"] is (name in FLOORS)
+
+
+@pytest.mark.parametrize("name", ["", *OVERLAYS])
+def test_the_budget_changes_nothing_but_how_long(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("monuseg", *([f"methods/{name}"] if name else []))
+    plain: dict[str, Any] = parsed(capsys, *names)
+    config: dict[str, Any] = parsed(capsys, *names, "budget")
+    assert config["trainer"] == plain["trainer"] | {
+        "max_epochs": -1,
+        "max_steps": 1000,
+        "check_val_every_n_epoch": None,
+        "val_check_interval": 100,
+        "callbacks": None,
+    }
+    assert {**config, "trainer": None} == {**plain, "trainer": None}
 
 
 def test_mgcc_has_its_recipe_and_a_pool(capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,6 +282,37 @@ def test_pretraining_learns_from_no_test_image(capsys: pytest.CaptureFixture[str
         assert sources[folder]["turns"] == (module is MoNuSeg)
 
 
+def fit_config(cell: Cell, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", *cell.fit, "--print_config"])
+    assert stopped.value.code == 0
+    config: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return config
+
+
+def assert_ends_validated(config: dict[str, Any], name: str) -> None:
+    """A run can start, validates its last weights, and brings its rate down to its end."""
+    trainer, model = config["trainer"], config["model"]["init_args"]
+    interval, every = trainer["val_check_interval"], trainer["check_val_every_n_epoch"]
+    if isinstance(interval, int):
+        assert every is None or interval <= batches(config), name
+        assert trainer["max_steps"] % interval == 0, name
+    elif trainer["max_time"] is None:
+        assert trainer["max_epochs"] % every == 0, name
+    if config["model"]["class_path"].endswith("ConsistencyTask"):
+        assert model["lr_scheduler"]["init_args"]["total_iters"] == trainer["max_epochs"], name
+
+
+def batches(config: dict[str, Any]) -> int:
+    """Of an epoch."""
+    modules = {module.__name__: module for module in (MoNuSeg, QaTaCOV19, MosMedPlus)}
+    module = modules[config["data"]["class_path"].rpartition(".")[2]]
+    data = config["data"]["init_args"]
+    table = read_protocol(module.protocols[data["protocol"]])
+    size: int = data["batch_size"]
+    return math.ceil(list(table["split"]).count("train") / size)
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("benchmark/*.yaml")), ids=lambda p: p.stem)
 def test_cells_of_grids_parse(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -255,7 +322,44 @@ def test_cells_of_grids_parse(
     assert len({tuple(cell.fit) for cell in cells}) == len(cells)
     by_label = {label: cell for cell in cells for label in cell.name.split("/")}
     for cell in {id(cell): cell for cell in by_label.values()}.values():  # every label once
-        with pytest.raises(SystemExit) as stopped:
-            main(["fit", *cell.fit, "--print_config"])
-        assert stopped.value.code == 0
-        assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"]
+        assert_ends_validated(fit_config(cell, capsys), cell.name)
+
+
+def test_methods_of_table1_have_the_recipe_of_their_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    cells = {cell.name: cell for cell in read_grid(CONFIGS / "benchmark" / "table1.yaml")}
+    folders = ("monuseg", "qata_cov19", "mosmed_plus_mixed", "mosmed_plus_by_volume")
+    methods = {"lcpdn", *FLOORS, *PUBLISHED} - {"medsegdiff_small"}
+    wanted = {f"{folder}/{method}/0" for folder in folders for method in methods}
+    assert cells.keys() == wanted - {"monuseg/c2fvl/0"}
+
+    def model(name: str) -> dict[str, Any]:
+        config = fit_config(cells[f"{name}/0"], capsys)
+        assert_ends_validated(config, name)
+        settings: dict[str, Any] = config["model"]["init_args"]
+        return settings | {"batch_size": config["data"]["init_args"]["batch_size"]}
+
+    for method in ("mgcc", "medsegdiff"):
+        model(f"monuseg/{method}")
+    blocks = [
+        model(f"{folder}/textdiff")["network"]["init_args"]["blocks"] for folder in folders[:3]
+    ]
+    assert blocks == [[6, 8, 12, 16], [4, 6, 8, 12], [4, 6, 8, 12]]
+    rates = [model(f"{folder}/lvit")["optimizer"]["init_args"]["lr"] for folder in folders[:2]]
+    assert rates == [1e-3, 3e-4]
+    keys = ("max_tokens", "layers", "hidden_patches", "dropout")
+    found = {}
+    for folder in folders[:3]:
+        settings = model(f"{folder}/reclmis")
+        network, schedule = settings["network"]["init_args"], settings["lr_scheduler"]
+        found[folder] = (
+            *(settings["batch_size"], settings["optimizer"]["init_args"]["lr"]),
+            *(schedule["class_path"].rpartition(".")[2], *(network[key] for key in keys)),
+        )
+    assert found == {
+        "monuseg": (24, 1e-3, "CosineAnnealingWarmRestarts", 10, 3, 0.5, 0.1),
+        "qata_cov19": (32, 3e-4, "CosineAnnealingWarmRestarts", 18, 4, 0.5, 0.1),
+        "mosmed_plus_mixed": (20, 3e-4, "ExponentialLR", 18, 3, 0.3, 0.5),
+    }

@@ -1,11 +1,12 @@
 """What every segmentation network must do; a test of a method is a small subclass."""
 
 import io
+from collections import Counter
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models import Network, create
@@ -92,3 +93,17 @@ class NetworkTester:
         with torch.autocast("cpu", torch.bfloat16):
             found = network(self.images(), self.reports)
         assert (found.float() - wanted).norm() < 0.1 * wanted.norm()
+
+
+def dropouts(network: nn.Module) -> dict[float, int]:
+    """How many dropout layers have which rate, those inside of multi-head attention included."""
+    rates = [layer.p for layer in network.modules() if isinstance(layer, nn.Dropout | nn.Dropout2d)]
+    rates += [part.dropout for part in network.modules() if isinstance(part, nn.MultiheadAttention)]
+    return dict(Counter(rates))
+
+
+def watch(module: nn.Module) -> list[tuple[tuple[Tensor, ...], Any]]:
+    """Positional inputs and the output of each call of a module from now on."""
+    calls: list[tuple[tuple[Tensor, ...], Any]] = []
+    module.register_forward_hook(lambda _module, inputs, output: calls.append((inputs, output)))
+    return calls

@@ -92,8 +92,11 @@ def test_a_run_draws_masks_and_says_how_sure_it_is(
     main(["fit", *model, *trainer, "--data=MoNuSeg", *data, "--data.batch_size=4"])
     (run,) = Path("runs/monuseg/medsegdiff").iterdir()
     checkpoint = run / "best.ckpt"
+    # As calibration leaves it: masks at one half are others.
+    torch.save(torch.load(checkpoint, weights_only=True) | {"threshold": 0.25}, checkpoint)
     task, module = restore(checkpoint)
     assert isinstance(task, DiffusionSegmentationTask)
+    assert task.threshold == 0.25
     assert isinstance(module, MoNuSeg)
     module.setup("test")
     batches = list(module.test_dataloader())
@@ -112,7 +115,10 @@ def test_a_run_draws_masks_and_says_how_sure_it_is(
     assert top.startswith(f"| dpm-solver++ | 2 | {dice[0]:.2f} | {dice[1]:.2f} | ")
     assert bottom.startswith("| ancestral | 4 | ")
     sampling_steps.main([str(checkpoint), "--steps", "2"])
-    assert capsys.readouterr().out.startswith("2 images of val, ensemble of 3, cpu")
+    shown = "2 images of val, ensemble of 3, threshold 0.25, cpu"
+    assert capsys.readouterr().out.startswith(shown)
+    task.threshold = 0.5
+    assert abs(sampling_steps.measure(task, batches, "dpm-solver++", 2)[0] - dice[0]) > 1
 
     main(["predict", "--ckpt_path", str(checkpoint)])
     for batch, ensemble in zip(batches, ensembles, strict=True):

@@ -10,7 +10,7 @@ from lcpdn_pl.errors import DataError
 from lcpdn_pl.models import C2FVL
 from lcpdn_pl.models.c2fvl.attributes import parse_attributes
 from lcpdn_pl.models.c2fvl.network import AttributeGate, coherence_loss
-from tests.models.tester import NetworkTester, images
+from tests.models.tester import NetworkTester, dropouts, images, watch
 
 REPORTS = [
     "Bilateral pulmonary infection, two infected areas, all left lung and lower right lung.",
@@ -124,3 +124,18 @@ def test_training_adds_the_coherence_of_the_gated_skips() -> None:
 def test_reports_without_attributes_are_refused() -> None:
     with pytest.raises(DataError, match=r"'The nuclei are evenly distributed\.' is not worded"):
         C2FVL(**TINY)(images(1), ["The nuclei are evenly distributed."])
+
+
+def test_the_decoder_gets_the_gated_skips() -> None:
+    torch.manual_seed(0)
+    network = C2FVL(**TINY).eval()
+    gates, levels = [watch(gate) for gate in network.gates], [watch(d) for d in network.decoder]
+    here, there = network(images(1), REPORTS[:1]), network(images(1), REPORTS[1:2])
+    for gate, level in zip(gates, reversed(levels), strict=True):
+        for (_, gated), ((_, skip), _) in zip(gate, level, strict=True):
+            assert torch.equal(skip, gated)
+    assert (here - there).abs().max() > 1e-4
+
+
+def test_dropout_has_its_rate() -> None:
+    assert dropouts(C2FVL(**TINY | {"dropout": 0.3})) == {0.3: 4 + 2 * 4}  # tokens, MLPs

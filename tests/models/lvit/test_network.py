@@ -12,8 +12,13 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models import LViT
 from lcpdn_pl.models.lvit.network import ReportTokens, UpwardTransformer
-from lcpdn_pl.models.lvit_family import DownwardTransformer, PixelGate, TransformerBlock
-from tests.models.tester import REPORTS, NetworkTester, images
+from lcpdn_pl.models.lvit_family import (
+    DownwardTransformer,
+    PixelGate,
+    TokenEmbedding,
+    TransformerBlock,
+)
+from tests.models.tester import REPORTS, NetworkTester, dropouts, images, watch
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -156,3 +161,33 @@ def test_pixel_gate_by_loops() -> None:
             weight = weights["mlp.2.weight"][0, :, 0, 0] @ hidden.clamp(min=0)
             weight = weight + weights["mlp.2.bias"]
             torch.testing.assert_close(found[0, :, row, column], weight * pixel)
+
+
+def test_the_decoder_gets_the_gated_sums_of_tokens_and_skips(tiny_bert: str) -> None:
+    torch.manual_seed(0)
+    network = LViT(**tiny(tiny_bert)).eval()
+    maps, gates, levels = (
+        [watch(part) for part in parts] for parts in (network.maps, network.gates, network.decoder)
+    )
+    network(images(1), REPORTS[:1])
+    for to_map, gate, level in zip(reversed(maps), gates, levels, strict=True):
+        ((_, joined),), (((plain,), gated),), (((_, skip), _),) = to_map, gate, level
+        assert torch.equal(plain, joined)
+        assert torch.equal(skip, gated)
+
+
+def test_dropout_is_at_tokens_and_in_mlps(tiny_bert: str) -> None:
+    network = LViT(**tiny(tiny_bert) | {"dropout": 0.3})
+    trained = {name: part for name, part in network.named_children() if name != "text_encoder"}
+    rates = [dropouts(part) for part in trained.values()]
+    assert [rate for rate in rates if rate] == [{0.3: 4 + 2 * 4}, {0.3: 2 * 4}]
+    # What it does to ones: a share of them is zero, the rest is enlarged.
+    embed, block = TokenEmbedding(8, 2, 1000, dropout=0.3), TransformerBlock(8, dropout=0.3)
+    calls = [watch(embed), *(watch(block.mlp[place]) for place in (2, 5))]
+    embed(torch.ones(8, 8, 200, 20))
+    block(randn(8, 1000, 8))
+    for (seen,), dropped in (call[0] for call in calls[1:]):
+        assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+        kept = dropped != 0
+        torch.testing.assert_close(dropped[kept], seen[kept] / 0.7)
+    assert (calls[0][0][1] == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)

@@ -120,3 +120,33 @@ def test_ancestral_sampling_takes_the_learned_variance() -> None:
 
     small, large = (sample(predicting(share), (8, 8), [0], "ancestral", 4) for share in (-1.0, 1.0))
     assert (small - large).abs().mean() > 0.01
+
+
+def test_dpm_solver_is_of_second_order_as_written_out() -> None:
+    """Lu et al. (2022), algorithm 2, whose last step ends at the denoiser's own guess."""
+    called: list[int] = []
+
+    def denoise(noisy: Tensor, timestep: Tensor) -> Tensor:
+        called.append(int(timestep))
+        rate = ALPHA_BAR[timestep].float()
+        noise = (noisy - rate.sqrt() * torch.sigmoid(2 * noisy)) / (1 - rate).sqrt()
+        return torch.cat([noise, torch.zeros_like(noise)], dim=1)
+
+    found = sample(denoise, (8, 8), [0], "dpm-solver++", 5)
+    masks = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    rates = ALPHA_BAR[called]
+    alpha, sigma = rates.sqrt(), (1 - rates).sqrt()
+    half_log = (alpha / sigma).log()
+    guesses: list[Tensor] = []
+    for k in range(len(called)):
+        guess = torch.sigmoid(2 * masks)
+        guesses.append(guess)
+        if k == len(called) - 1:
+            masks = guess
+            break
+        step = half_log[k + 1] - half_log[k]
+        if k:
+            before = half_log[k] - half_log[k - 1]
+            guess = guess + step / (2 * before) * (guess - guesses[k - 1])
+        masks = sigma[k + 1] / sigma[k] * masks - alpha[k + 1] * torch.expm1(-step) * guess
+    torch.testing.assert_close(found, masks.float(), atol=1e-4, rtol=0)

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models import MedSegDiff, Network
-from lcpdn_pl.models.medsegdiff.condition import ConditionNetwork
+from lcpdn_pl.models.medsegdiff.condition import ConditionLayer, ConditionNetwork
 from lcpdn_pl.models.medsegdiff.network import Ensemble
-from tests.models.tester import REPORTS, NetworkTester, images
+from tests.models.tester import REPORTS, NetworkTester, dropouts, images, watch
 
 TINY: dict[str, Any] = {"width": 8, "steps": 2, "ensemble": 2}
 
@@ -154,3 +154,18 @@ def test_samples_differ_by_seed_alone(sampler: str) -> None:
     network.noise_seed = 1
     other = network.sample(image).samples
     assert all((first[0, k] - other[0, j]).abs().mean() > 0.01 for k in (0, 1) for j in (0, 1))
+
+
+def test_dropout_takes_whole_channels_of_the_condition_s_encoder() -> None:
+    network = MedSegDiff(**TINY | {"dropout": 0.3})
+    condition = network.condition_network
+    assert dropouts(condition.decoder) == {0.0: 2 * 5}
+    assert dropouts(condition) == {0.3: 2 * 5 + 2, 0.0: 2 * 5}
+    torch.manual_seed(0)
+    layer = ConditionLayer(3, 500, dropout=0.3)
+    calls = watch(layer[1])
+    layer(images(2))
+    (((seen,), dropped),) = calls
+    kept = dropped.flatten(2).abs().sum(dim=2) > 0
+    assert kept.float().mean().item() == pytest.approx(0.7, abs=0.04)
+    torch.testing.assert_close(dropped[kept], seen[kept] / 0.7)

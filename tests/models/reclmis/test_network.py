@@ -15,7 +15,7 @@ from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models import RecLMIS
 from lcpdn_pl.models.reclmis.auxiliaries import Reconstruction, contrast_loss, hide, log_weights
 from lcpdn_pl.models.reclmis.network import Interaction
-from tests.models.tester import REPORTS, NetworkTester, images
+from tests.models.tester import REPORTS, NetworkTester, dropouts, images, watch
 
 SWITCHES = ("interaction", "conditioned", "contrast", "rebuild_text", "rebuild_image")
 BERT_WIDTH = 16
@@ -314,3 +314,32 @@ def test_bad_use_is_told(tiny_bert: str) -> None:
         RecLMIS(**tiny(tiny_bert), rebuild_text=-1.0)
     with pytest.raises(ConfigError, match=r"hidden_words is 1\.0: expected a share between"):
         RecLMIS(**tiny(tiny_bert), hidden_words=1.0)
+
+
+def test_decoder_and_terms_get_what_the_interaction_gives(tiny_bert: str) -> None:
+    torch.manual_seed(0)
+    network = RecLMIS(**tiny(tiny_bert)).eval()
+    assert network.interact is not None
+    interact, terms = watch(network.interact), watch(network.auxiliaries)
+    gates, levels = [watch(gate) for gate in network.gates], [watch(d) for d in network.decoder]
+    network.training_forward(images(), REPORTS)
+    (((_, before, _), (words, patches)),) = interact
+    (((seen_words, seen_patches, *_), _),) = terms
+    assert torch.equal(seen_words, words)
+    assert torch.equal(seen_patches, patches)
+    assert (before - patches).abs().max() > 0.1
+    # Two by two patches are the lowest map; no residual goes around the interaction.
+    lowest = torch.stack([patches[:, :2], patches[:, 2:]], dim=1).permute(0, 3, 1, 2)
+    assert torch.equal(levels[0][0][0][0], lowest)
+    for gate, level in zip(gates, levels, strict=True):
+        ((_, gated),), (((_, skip), _),) = gate, level
+        assert torch.equal(skip, gated)
+
+
+def test_dropout_has_its_rate(tiny_bert: str) -> None:
+    network = RecLMIS(**tiny(tiny_bert) | {"layers": 2, "dropout": 0.3})
+    assert network.interact is not None
+    assert dropouts(network.embed) == {0.3: 1}
+    assert dropouts(network.interact) == {0.3: 2}
+    # A layer that reads has three and one attention, one that rebuilds four and two.
+    assert dropouts(network.auxiliaries) == {0.3: 2 * 2 * (4 + 6)}

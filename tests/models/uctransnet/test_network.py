@@ -22,7 +22,7 @@ from lcpdn_pl.models.uctransnet.network import (
     ChannelGate,
     ChannelTransformerLayer,
 )
-from tests.models.tester import NetworkTester
+from tests.models.tester import REPORTS, NetworkTester, dropouts, images, watch
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -175,3 +175,24 @@ def test_softmax_of_the_logits_is_the_sigmoid_of_the_score() -> None:
 def test_sizes_are_whole_patches(side: int, use: int) -> None:
     with pytest.raises(ConfigError, match=rf"image_size is {side}, .*of 16\. Set it to {use}\."):
         UCTransNet(image_size=side, width=4)
+
+
+def test_the_decoder_gets_skips_gated_by_the_map_below() -> None:
+    torch.manual_seed(0)
+    network = UCTransNet(image_size=32, width=4, layers=1, heads=1).eval()
+    maps, gates, levels = (
+        [watch(part) for part in parts] for parts in (network.maps, network.gates, network.decoder)
+    )
+    network(images(1), REPORTS[:1])
+    for to_map, gate, level in zip(reversed(maps), gates, levels, strict=True):
+        ((_, joined),), (((plain, below), gated),), (((low, skip), _),) = to_map, gate, level
+        assert torch.equal(plain, joined)
+        assert torch.equal(below, low)
+        assert torch.equal(skip, gated)
+
+
+def test_dropout_is_at_tokens_and_in_attention() -> None:
+    network = UCTransNet(image_size=32, width=4, layers=2, heads=1, dropout=0.3)
+    assert dropouts(network.embed) == {0.3: 4}
+    assert dropouts(network.transformer) == {0.3: 2}
+    assert dropouts(network) == {0.3: 6}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,7 +82,9 @@ class C2FVL(Network):
             :func:`lcpdn_pl.models.c2fvl.attributes.parse_attributes`.
     """
 
-    def __init__(self, image_size: int = 224, width: int = 64, dropout: float = 0.1) -> None:
+    def __init__(
+        self, image_size: PositiveInt = 224, width: PositiveInt = 64, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         self.image_size = image_size
         widths, tokens = level_widths(width), count_tokens(image_size)

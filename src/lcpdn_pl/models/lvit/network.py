@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -96,9 +97,9 @@ class LViT(Network):
     def __init__(
         self,
         text_encoder: str = "minilm-l6",
-        max_tokens: int = 10,
-        image_size: int = 224,
-        width: int = 64,
+        max_tokens: PositiveInt = 10,
+        image_size: PositiveInt = 224,
+        width: PositiveInt = 64,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from typing import get_args
 
 import torch
 from diffusers import UNet2DModel
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from lcpdn_pl.backbones.base import check_sides
@@ -70,11 +71,11 @@ class MedSegDiff(Network):
 
     def __init__(
         self,
-        width: int = 128,
+        width: PositiveInt = 128,
         dropout: float = 0.5,
         sampler: Sampler = "dpm-solver++",
-        steps: int = 20,
-        ensemble: int = 5,
+        steps: PositiveInt = 20,
+        ensemble: PositiveInt = 5,
         noise_seed: int = 0,
     ) -> None:
         super().__init__()

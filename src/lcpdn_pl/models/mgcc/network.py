@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -146,17 +147,34 @@ class MGCC(Network):
 
     Args:
         width: Channels of the first level; each level has twice those of the one above it.
-        levels: Levels, of the image's size and below.
+        levels: Levels, of the image's size and below; 2 or more.
         depth: Layers of each of the three ConvMixers.
         kernel: Odd side of their depthwise kernels.
 
     Raises:
-        ConfigError: In ``forward``, if a side of the image is no multiple of 2^(levels - 1); in
-            ``training_forward``, which would leave the auxiliary decoders untrained.
+        ConfigError: If there are fewer than 2 levels, or the kernel's side is even; in ``forward``,
+            if a side of the image is no multiple of 2^(levels - 1); in ``training_forward``, which
+            would leave the auxiliary decoders untrained.
     """
 
-    def __init__(self, width: int = 64, levels: int = 5, depth: int = 3, kernel: int = 7) -> None:
+    def __init__(
+        self,
+        width: PositiveInt = 64,
+        levels: PositiveInt = 5,
+        depth: PositiveInt = 3,
+        kernel: PositiveInt = 7,
+    ) -> None:
         super().__init__()
+        if levels < 2:
+            raise ConfigError(
+                f"levels is {levels}: expected 2 or more, the lowest one and those whose skips the "
+                "decoders get, such as the published 5."
+            )
+        if kernel % 2 == 0:
+            raise ConfigError(
+                f"kernel is {kernel}: expected an odd side, which keeps a map's size, such as the "
+                "published 7."
+            )
         widths = [width * 2**level for level in range(levels)]
         *skips, lowest = widths
         self.divisor = 2 ** len(skips)

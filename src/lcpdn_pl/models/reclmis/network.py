@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from lcpdn_pl.backbones.text import create_text_encoder
@@ -90,9 +91,9 @@ class RecLMIS(Network):
     def __init__(
         self,
         text_encoder: str = "minilm-l6",
-        max_tokens: int = 18,
-        image_size: int = 224,
-        width: int = 64,
+        max_tokens: PositiveInt = 18,
+        image_size: PositiveInt = 224,
+        width: PositiveInt = 64,
         interaction: bool = True,
         conditioned: bool = True,
         contrast: float = 0.2,
@@ -100,7 +101,7 @@ class RecLMIS(Network):
         rebuild_image: float = 1.0,
         hidden_words: float = 0.3,
         hidden_patches: float = 0.5,
-        layers: int = 4,
+        layers: PositiveInt = 4,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()

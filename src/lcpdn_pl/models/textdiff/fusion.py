@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lcpdn_pl.models.blocks import ConvNormReLU
+
 HEADS = 8
 """Attention heads."""
 HEAD_WIDTH = 64
@@ -115,8 +117,8 @@ class TextDiffHead(nn.Module):
         self.project_later = nn.ModuleDict({str(c): _projection(c, width) for c in later})
         self.fusion = TextFusion(width, text_width)
         self.classify = nn.Sequential(
-            *_convolution(width * len(channels), head_widths[0]),
-            *_convolution(head_widths[0], head_widths[1]),
+            *ConvNormReLU(width * len(channels), head_widths[0]),
+            *ConvNormReLU(head_widths[0], head_widths[1]),
             nn.Conv2d(head_widths[1], 2, 3, padding=1),
         )
         self.apply(_initialise)
@@ -148,10 +150,6 @@ class TextDiffHead(nn.Module):
 
 def _projection(channels: int, width: int) -> nn.Module:
     return nn.Identity() if channels == width else nn.Conv2d(channels, width, 1)
-
-
-def _convolution(in_width: int, width: int) -> list[nn.Module]:
-    return [nn.Conv2d(in_width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
 
 
 def _initialise(layer: nn.Module) -> None:

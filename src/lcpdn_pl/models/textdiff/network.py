@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -58,9 +59,9 @@ class TextDiff(Network):
         step_batch: int | None = None,
         feature_cache: str | None = None,
         feature_cache_limit: float = 20.0,
-        max_tokens: int = 10,
-        width: int = 768,
-        head_widths: tuple[int, int] = (128, 32),
+        max_tokens: PositiveInt = 10,
+        width: PositiveInt = 768,
+        head_widths: tuple[PositiveInt, PositiveInt] = (128, 32),
     ) -> None:
         super().__init__()
         unet, pretrained = create_denoiser(denoiser, denoiser_options)

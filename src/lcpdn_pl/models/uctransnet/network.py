@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -138,10 +139,10 @@ class UCTransNet(Network):
 
     def __init__(
         self,
-        image_size: int = 224,
-        width: int = 64,
-        layers: int = 4,
-        heads: int = 4,
+        image_size: PositiveInt = 224,
+        width: PositiveInt = 64,
+        layers: PositiveInt = 4,
+        heads: PositiveInt = 4,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()

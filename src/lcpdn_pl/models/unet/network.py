@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from lcpdn_pl.backbones.base import check_sides
+from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.blocks import InstanceConvPair
 from lcpdn_pl.models.places import named_places, place_maps
@@ -24,16 +26,22 @@ class UNet(Network):
             :mod:`lcpdn_pl.models.places`): what LCPDN knows of side words, given to this floor.
 
     Raises:
-        ConfigError: In ``forward``, if a side of the image is no multiple of 2^(levels - 1).
+        ConfigError: If there is no level; in ``forward``, if a side of the image is no multiple of
+            2^(levels - 1).
     """
 
     def __init__(
         self,
-        widths: Sequence[int] = (32, 64, 128, 256, 512),
+        widths: Sequence[PositiveInt] = (32, 64, 128, 256, 512),
         dropout: float = 0.2,
         report_places: bool = False,
     ) -> None:
         super().__init__()
+        if not widths:
+            raise ConfigError(
+                f"widths is {widths}: expected the channels of one level or more, from the image's "
+                "size down, such as [32, 64, 128, 256, 512]."
+            )
         self.report_places = report_places
         self.divisor = 2 ** (len(widths) - 1)
         self.down = nn.ModuleList(
