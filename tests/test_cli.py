@@ -78,11 +78,22 @@ def run_folder() -> Path:
 
 
 def hparams_of(run: Path) -> dict[str, Any]:
-    """What TensorBoard's HParams tab shows of a run."""
+    """What TensorBoard's HParams tab shows of a run: its settings, and the names of its figures."""
     events = EventAccumulator(str(run))
     events.Reload()
-    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    session = HParamsPluginData.FromString(content).session_start_info
+    parts = {
+        name: HParamsPluginData.FromString(
+            events.summary_metadata[f"_hparams_/{name}"].plugin_data.content
+        )
+        for name in ("session_start_info", "experiment")
+    }
+    shown = {info.name.tag for info in parts["experiment"].experiment.metric_infos}
+    assert shown == {
+        f"test/{rule}/{name}"
+        for rule in ("compat", "native")
+        for name in ("dice", "iou", "dice_global", "iou_global")
+    }
+    session = parts["session_start_info"].session_start_info
     values = {name: value.WhichOneof("kind") for name, value in session.hparams.items()}
     return {name: getattr(session.hparams[name], kind) for name, kind in values.items() if kind}
 

@@ -76,6 +76,17 @@ def test_a_method_tested_in_one_way_keeps_its_name(runs: Path, tmp_path: Path) -
     assert rows[2].startswith("| **lcpdn, ltfr=True** | **2** | **74.50 ± 1.41** |")
 
 
+def test_methods_that_do_not_apply_are_said_to(runs: Path, tmp_path: Path) -> None:
+    """Beside another published method, that is; not beside LCPDN's own parts and the floors."""
+    note = "| c2fvl, not applicable: these reports have no attributes |"
+    main(["report", str(runs), "--out", str(tmp_path / "parts")])
+    assert note not in (tmp_path / "parts/results.md").read_text()
+    write_run(runs / "e", 50, 0, method="lvit")
+    main(["report", str(runs), "--out", str(tmp_path / "all")])
+    (row,) = [r for r in (tmp_path / "all/results.md").read_text().splitlines() if note in r]
+    assert "| 72.14 / 56.91 |" in row
+
+
 def test_missing_cells_of_a_grid_are_listed(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

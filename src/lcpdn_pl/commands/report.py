@@ -31,14 +31,16 @@ from lcpdn_pl.plotting import convergence, load_panels, method_sheet, reliabilit
 
 _NOTE = """\
 Test figures in percent, means over images, then mean and deviation over seeds. `compat` is the mask
-rule that published figures were scored by; `native` scores the untouched mask at its own size. "to
-the best" is the difference of Dice (`compat`) to the method in bold, the best one over the seeds
-that all have; it is of the images and seeds that both have, whose number it gives, with a 95 %
-bootstrap interval over images, and p of Wilcoxon's signed-rank test after Holm's correction. A
-threshold, the probability above which a pixel is foreground, is the best one of a run's validation
-images; without that column it is 0.5. Published figures were made with other backbones and are of
-the whole method, also where they stand beside a part of it. Parameters are those that training
-reaches; time and memory are of the machine that tested."""
+rule that published figures were scored by, at the size that a network sees (256 pixels; 224 in
+LViT's family, 128 in the small MedSegDiff, which are better compared by the other rule); `native`
+scores the untouched mask at its own size. "to the best" is the difference of Dice (`compat`) to the
+method in bold, the best one over the seeds that all have; it is of the images and seeds that both
+have, whose number it gives, with a 95 % bootstrap interval over images, and p of Wilcoxon's
+signed-rank test after Holm's correction. A threshold, the probability above which a pixel is
+foreground, is the best one of a run's validation images; without that column it is 0.5. Published
+figures were made with other backbones and are of the whole method, also where they stand beside a
+part of it. Parameters are those that training reaches; time and memory are of the machine that
+tested."""
 
 
 def report(runs: Sequence[Path], out: Path = Path("report"), grid: Path | None = None) -> None:
@@ -205,6 +207,7 @@ def _method_rows(
 ) -> list[dict[str, str]]:
     published = pd.read_csv(str(resources.files(__package__).joinpath("published.csv")))
     published = published[published["data"] == data].set_index("method")
+    methods = {result.facts["method"] for result in group}
     scores = image_scores(group, labels, "compat")
     best = best_method(scores)
     compared = compare(scores, best)
@@ -223,15 +226,25 @@ def _method_rows(
             line["to the best"] = ""
         else:
             line["to the best"] = _difference(compared.loc[label].to_dict())
-        figures = published.reindex([result.facts["method"]]).iloc[0]
-        known = f"{figures['dice']:.2f} / {figures['iou']:.2f}"
-        line["published"] = "" if figures.isna().any() else known
+        line["published"] = _published(published, result.facts["method"])
         line["trainable"] = f"{result.facts['trainable']:,}"
         line["frozen"] = f"{result.facts['frozen']:,}"
         line["s/image"] = f"{result.facts['seconds_per_image']:.2f}"
         line["GiB"] = f"{result.facts['peak_memory_gib']:.1f}"
         lines.append(line)
+    if len(methods & set(published.index)) > 1:  # a comparison of methods, not of one's parts
+        for method, note in published["note"].dropna().items():
+            if method not in methods:
+                empty = dict.fromkeys(lines[0], "")
+                known = {"published": _published(published, str(method))}
+                lines.append(empty | {"method": f"{method}, {note}"} | known)
     return lines
+
+
+def _published(published: pd.DataFrame, method: str) -> str:
+    if method not in published.index:
+        return ""
+    return "{dice:.2f} / {iou:.2f}".format_map(published.loc[method].to_dict())
 
 
 def _difference(row: Mapping[Any, Any]) -> str:
