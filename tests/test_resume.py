@@ -89,6 +89,8 @@ def test_a_run_that_is_stopped_keeps_its_step(steps: int, monkeypatch: pytest.Mo
 
     fit = ["fit", *RUN, "--trainer.max_epochs=3"]
     main([*fit, "--run_folder=whole"])
+    # Tests that were started in the background may ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     step = SegmentationTask.training_step
 
     def stopped(self: SegmentationTask, batch: Any, batch_index: int) -> torch.Tensor:
@@ -97,10 +99,13 @@ def test_a_run_that_is_stopped_keeps_its_step(steps: int, monkeypatch: pytest.Mo
         return step(self, batch, batch_index)
 
     monkeypatch.setattr(SegmentationTask, "training_step", stopped)
-    with pytest.raises(SystemExit) as ended:
-        main([*fit, "--run_folder=cut"])
-    assert ended.value.code == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main([*fit, "--run_folder=cut"])
+        assert ended.value.code == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     monkeypatch.setattr(SegmentationTask, "training_step", step)
     assert torch.load("cut/last.ckpt", weights_only=True)["global_step"] == steps
     main(["fit", "--ckpt_path=cut"])

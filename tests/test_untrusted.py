@@ -315,7 +315,7 @@ def test_a_grid_writes_below_its_folder(files: Path) -> None:
     path = files / "grid.yaml"
     for label in ("..", "a/../../b", "/etc", "..\\x", "C:x"):
         path.write_text(yaml.safe_dump({"out": "runs", "grids": [{"method": {label: ""}}]}))
-        with pytest.raises(ConfigError, match="expected labels of `method` that name folders"):
+        with pytest.raises(ConfigError, match="expected labels of `method` that name a folder"):
             read_grid(path)
     for argument in ("--run_folder=/x", "--run_folder /x", "--ckpt_path x"):
         path.write_text(yaml.safe_dump({"out": "runs", "grids": [{"method": {"a": argument}}]}))
@@ -372,7 +372,7 @@ def test_pickled_weights_run_no_code(canary: Path, tmp_path: Path, tiny_bert: st
     unet = tmp_path / "unet"
     UNet2DModel.from_config({"block_out_channels": (32,) * 4}).save_config(unet)
     torch.save({"weight": Bomb(canary)}, unet / "diffusion_pytorch_model.bin")
-    with pytest.raises(WeightsError, match="no folder of a diffusers UNet2DModel"):
+    with pytest.raises(WeightsError, match="expected the folder of a diffusers UNet2DModel"):
         create_denoiser(str(unet))
 
 

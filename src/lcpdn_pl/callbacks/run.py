@@ -87,8 +87,10 @@ class SaveOnInterrupt(Callback):
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,  # noqa: ARG002 - Lightning's signature
     ) -> None:
-        """Listens."""
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+        """Listens, unless who started the program had it ignore Ctrl-C."""
+        main = threading.current_thread() is threading.main_thread()
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if trainer.world_size == 1 and main and not ignored:
             self._before = signal.signal(signal.SIGINT, self._ask)
 
     def _ask(self, _number: int, _frame: Any) -> None:
