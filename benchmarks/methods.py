@@ -232,7 +232,7 @@ def _loss(network: Network, image: Tensor, reports: list[str]) -> Tensor:
     return torch.stack([logits.mean(), *terms.values()])
 
 
-# What the public code's training reaches (METHODS.md, section 1), and what the paper states.
+# What the public code's training reaches, and what the paper states.
 PUBLISHED = {
     "uctransnet": (66_430_657, "66.24 M, as leaves"),
     "lvit": (29_908_033, "29.71 M, as leaves"),

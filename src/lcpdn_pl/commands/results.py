@@ -43,7 +43,7 @@ class Result:
         settings: The run's configuration, flat: ``model.init_args.network.init_args.ltfr``...
         facts: What the test noted of method, data, parameters, time and memory.
         metrics: One row a mask rule, in percent.
-        per_image: One row an image, Dice and IoU by mask rule, in 0..1.
+        per_image: One row an image, Dice by mask rule, in 0..1.
         reliability: One row a bin of the foreground's probability: ``pixels``, the ``probability``
             that they have on average and the ``share`` of them that is foreground; ``None`` for a
             test that did not write it.

@@ -58,8 +58,8 @@ def open_dicom(path: Path, slice: int | None, window: tuple[float, float] | None
 
     Grey values are rescaled as the file says (of a CT to Hounsfield units) before the range is
     taken: ``window``, or the file's first window, or all of them; an enhanced file says so of each
-    frame. MONOCHROME1 is turned round, so
-    that white is white. Overlays and lookup tables of values of interest are not applied.
+    frame. MONOCHROME1 is turned round, so that white is white. Overlays and lookup tables of values
+    of interest are not applied.
 
     Raises:
         DataError: If it is unreadable, too large, or neither grey nor RGB.
