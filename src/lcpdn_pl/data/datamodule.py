@@ -213,7 +213,15 @@ class SegmentationDataModule(DataModule):
         if self.test_reports == "empty":
             return [""] * len(reports)
         if self.test_reports == "contradicting":
-            return [contradict(report) for report in reports]
+            opposites = [contradict(report) for report in reports]
+            same = sum(map(str.__eq__, opposites, reports))
+            if same:
+                rank_zero_warn(
+                    f"data.test_reports is contradicting, but {same} of the {len(reports)} test "
+                    "reports name nothing that has an opposite, and stay as they are: the figures "
+                    "are of right reports, too."
+                )
+            return opposites
         # Of another image, whose words differ: half of MoNuSeg's test images share theirs, so that
         # to exchange reports between images would leave many as they were.
         if len(set(reports)) == 1:
