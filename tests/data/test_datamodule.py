@@ -115,7 +115,7 @@ def test_reports_of_the_test_split(make_tree: TreeMaker, tmp_path: Path) -> None
     table.write_text(
         "Image,Description\n" + "\n".join(f"test_{i}.png,{text}" for i, text in enumerate(sides))
     )
-    with pytest.warns(UserWarning, match="2 of the 7 test reports name nothing that has an oppos"):
+    with pytest.warns(UserWarning, match="2 of the 7 test reports have no opposite"):
         opposite = texts(MoNuSeg(root, "full", 16, test_reports="contradicting"))
     assert opposite == [*["Lower right."] * 5, *sides[5:]]
     table.write_text("\n".join(["Image,Description", *rows]))

@@ -214,12 +214,12 @@ class SegmentationDataModule(DataModule):
             return [""] * len(reports)
         if self.test_reports == "contradicting":
             opposites = [contradict(report) for report in reports]
-            same = sum(map(str.__eq__, opposites, reports))
+            same = sum(one == two for one, two in zip(opposites, reports, strict=True))
             if same:
                 rank_zero_warn(
                     f"data.test_reports is contradicting, but {same} of the {len(reports)} test "
-                    "reports name nothing that has an opposite, and stay as they are: the figures "
-                    "are of right reports, too."
+                    "reports have no opposite, or none that is understood, and stay as they are: "
+                    "the figures are of right reports, too."
                 )
             return opposites
         # Of another image, whose words differ: half of MoNuSeg's test images share theirs, so that
