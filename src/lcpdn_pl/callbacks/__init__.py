@@ -1,5 +1,6 @@
-"""What a run leaves behind."""
+"""What a run leaves behind, and batch norm in short ones."""
 
+from lcpdn_pl.callbacks.batch_norm import PreciseBatchNorm
 from lcpdn_pl.callbacks.pretraining import PretrainingReport
 from lcpdn_pl.callbacks.run import CONFIG, RunSummary, SaveConfig, SaveOnInterrupt
 from lcpdn_pl.callbacks.segmentation import OverlaySheets, PredictionWriter, TestReport
@@ -7,6 +8,7 @@ from lcpdn_pl.callbacks.segmentation import OverlaySheets, PredictionWriter, Tes
 __all__ = [
     "CONFIG",
     "OverlaySheets",
+    "PreciseBatchNorm",
     "PredictionWriter",
     "PretrainingReport",
     "RunSummary",
