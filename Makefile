@@ -38,5 +38,5 @@ typecheck: setup ## Check types
 
 check: lint typecheck test ## Everything that CI runs
 
-clean: ## Remove the environment, runs and caches; data stays
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+clean: ## Remove the environment and caches; data and runs stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from diffusers import UNet2DModel
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
@@ -248,12 +249,45 @@ def test_averaged_weights_are_scored_stored_and_resumed(
     assert "WeightAveraging" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("check_val_every_n_epoch=3",),
+        ("max_steps=2",),
+        ("max_steps=6", "val_check_interval=7", "check_val_every_n_epoch=null"),
+    ],
+)
 def test_a_run_that_would_leave_no_checkpoint_is_refused(
-    tiny: list[str], monuseg: list[str], capsys: pytest.CaptureFixture[str]
+    tiny: list[str],
+    monuseg: list[str],
+    settings: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
-        main(["fit", *tiny, *monuseg, "--trainer.check_val_every_n_epoch=3"])
-    assert "max_epochs is 2, but validation, which writes" in capsys.readouterr().err
+        main(["fit", *tiny, *monuseg, *(f"--trainer.{setting}" for setting in settings)])
+    assert re.search(
+        r"The run has \d+ steps, but validation, .* first comes after \d+\.",
+        capsys.readouterr().err,
+    )
+
+
+def test_one_callback_needs_no_list(tiny: list[str], monuseg: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    main(["fit", *tiny, *monuseg, "--trainer.callbacks=PreciseBatchNorm", f"--run_folder={folder}"])
+    assert (folder / "best.ckpt").is_file()
+
+
+def test_a_configuration_before_the_subcommand_hides_no_checkpoint(
+    tiny: list[str], monuseg: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *tiny, *monuseg, "--print_config"])
+    settings = yaml.safe_load(capsys.readouterr().out)
+    path = tmp_path / "all.yaml"
+    path.write_text(yaml.safe_dump({"test": settings}))
+    with pytest.raises(SystemExit):
+        main(["--config", str(path), "test"])
+    assert "expected the subcommand as the first word" in capsys.readouterr().err
 
 
 def test_images_without_masks_are_refused_by_a_task_that_does_not_learn_from_them(
@@ -294,6 +328,7 @@ def test_data_of_the_checkpoint_come_back_and_other_data_can_be_tested(
         ("--data.image_size=32", "image_size: the checkpoint has 16, the arguments say 32"),
         ("--data.mask_rule=native", "mask_rule: the checkpoint has 'compat'"),
         ("--seed_everything=7", "seed_everything: the checkpoint has 0, the arguments say 7"),
+        ("--data=QaTaCOV19", "data.class_path: the checkpoint has 'lcpdn_pl.data.MoNuSeg'"),
     ],
 )
 def test_contradiction_is_an_error(
@@ -304,7 +339,7 @@ def test_contradiction_is_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     main(["fit", *tiny, *monuseg, "--trainer.max_epochs=1"])
-    subcommand = "fit" if "seed" in argument else "test"
+    subcommand = "fit" if argument.startswith(("--seed", "--data=")) else "test"
     with pytest.raises(SystemExit) as stopped:
         main([subcommand, "--ckpt_path", str(run_folder() / "best.ckpt"), argument])
     assert stopped.value.code == 1

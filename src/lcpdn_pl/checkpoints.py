@@ -4,13 +4,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from lcpdn_pl.backbones.weights import reason
 from lcpdn_pl.callbacks import CONFIG
-from lcpdn_pl.errors import CheckpointError
+from lcpdn_pl.errors import CheckpointError, ConfigError
 from lcpdn_pl.files import write_whole
 from lcpdn_pl.trust import refuse_foreign_code
 
@@ -71,11 +72,35 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's, of a run folder that may have been moved or copied since.
+    """Lightning's, of a run that will write one, in a folder that may have been moved or copied.
 
     Lightning forgets which checkpoint was the best one of a run whose folder has another name, and
     writes the next one over it.
     """
+
+    def on_train_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002 - Lightning's signature
+    ) -> None:
+        """Called by Lightning once the length of an epoch is known.
+
+        Raises:
+            ConfigError: If the run would end before its first validation, and so without a
+                checkpoint.
+        """
+        every, epoch = trainer.check_val_every_n_epoch, trainer.num_training_batches
+        first = float("inf") if trainer.val_check_batch is None else trainer.val_check_batch
+        if every is not None:
+            first = (every - 1) * epoch + min(first, epoch)
+        first /= trainer.accumulate_grad_batches
+        steps = trainer.estimated_stepping_batches
+        if steps < first and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"The run has {steps:g} steps, but validation, which writes the checkpoints, first "
+                f"comes after {first:g}. Lower trainer.val_check_interval or "
+                "trainer.check_val_every_n_epoch, or train longer."
+            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Called by Lightning where a run goes on; all files are those in the folder of now."""

@@ -83,6 +83,7 @@ class LCPDNCLI(LightningCLI):
       its best one; the configuration beside it restores model and data.
     - An argument that contradicts that configuration is an error.
     - ``trainer.precision: null`` is mixed precision on a GPU and full precision on a CPU.
+    - A run takes one device, unless ``trainer.devices`` says otherwise.
     """
 
     def __init__(self, args: Sequence[str]) -> None:
@@ -92,6 +93,7 @@ class LCPDNCLI(LightningCLI):
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults={
+                "devices": 1,  # with more a step takes more images, and a run has fewer steps
                 "precision": None,
                 "enable_model_summary": False,  # RunSummary says more
                 "use_distributed_sampler": False,  # data modules share out their images themselves
@@ -126,12 +128,23 @@ class LCPDNCLI(LightningCLI):
         self.run, checkpoint = _find_run(args)
         if self.run is None:
             self.config = parser.parse_args(args)
+            self._refuse_unfound_checkpoint()
             return
         subcommand, *rest = args
         run = [subcommand, "--config", str(self.run / CONFIG)]
         stored, self.config = parser.parse_args(run), parser.parse_args([*run, *rest])
         self.config[subcommand].ckpt_path = checkpoint and str(checkpoint)
         _refuse_contradictions(stored[subcommand], self.config[subcommand], subcommand == "fit")
+
+    def _refuse_unfound_checkpoint(self) -> None:
+        subcommand = self.config.subcommand
+        given = self.config[subcommand].ckpt_path
+        if subcommand != "fit" or given is not None:
+            raise CheckpointError(
+                f"lcpdn {subcommand} has the checkpoint {given}, whose run was not looked up: "
+                "expected the subcommand as the first word and --ckpt_path among its arguments, "
+                f"not in a configuration. Give lcpdn {subcommand} --ckpt_path FILE ..."
+            )
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would let a checkpoint change the configuration, and so name code to import.
@@ -163,8 +176,9 @@ class LCPDNCLI(LightningCLI):
         # Its own rule: the option save_last would write it only when the best one improves.
         last = RunCheckpoint(folder, filename="last", enable_version_counter=False)
         interrupt = SaveOnInterrupt(folder / LAST)
-        config.callbacks = [RunSummary(), *(config.callbacks or []), interrupt, self.best, last]
-        config.plugins = [*(config.plugins or []), WholeCheckpointIO()]
+        callbacks, plugins = _listed(config.callbacks), _listed(config.plugins)
+        config.callbacks = [RunSummary(), *callbacks, interrupt, self.best, last]
+        config.plugins = [*plugins, WholeCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
     def _new_run(self, config: Namespace) -> Path:
@@ -192,15 +206,6 @@ class LCPDNCLI(LightningCLI):
         return Path(
             config.default_root_dir or "runs", self.datamodule.name, self.model.method, stamp
         )
-
-    def before_fit(self) -> None:
-        """Refuses a run that would end without a checkpoint."""
-        trainer, every = self.trainer, self.trainer.check_val_every_n_epoch
-        if every and 0 < (trainer.max_epochs or 0) < every and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            raise ConfigError(
-                f"trainer.max_epochs is {trainer.max_epochs}, but validation, which writes the "
-                f"checkpoints, comes every {every} epochs. Lower trainer.check_val_every_n_epoch."
-            )
 
     def _run(self, what: Callable[..., object], go_on: str, **kwargs: Any) -> None:
         """Runs a method of the trainer; where it was interrupted, says so in one line."""
@@ -246,9 +251,10 @@ class LCPDNCLI(LightningCLI):
         if self.best.best_model_path and self.trainer.is_global_zero:
             path = Path(self.best.best_model_path)
             path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-            Console().print(f"Best checkpoint: {path}", soft_wrap=True)
+            console = Console(soft_wrap=True)
+            console.print(f"Best checkpoint: {path}", markup=False)
             if isinstance(self.model, SegmentationTask):
-                Console().print(f"Test it with:    lcpdn test --ckpt_path {path}", soft_wrap=True)
+                console.print(f"Test it with:    lcpdn test --ckpt_path {path}", markup=False)
 
 
 def _find_run(args: Sequence[str]) -> tuple[Path | None, Path | None]:
@@ -291,7 +297,7 @@ def _refuse_contradictions(stored: Namespace, given: Namespace, trains: bool) ->
     Raises:
         CheckpointError: Lists every setting that differs and must not.
     """
-    other_data = stored.data.class_path != given.data.class_path
+    other_data = not trains and stored.data.class_path != given.data.class_path
     wrong = []
     if trains and stored.seed_everything != given.seed_everything:
         wrong.append(
@@ -316,6 +322,11 @@ def _refuse_contradictions(stored: Namespace, given: Namespace, trains: bool) ->
             "The arguments contradict the checkpoint:\n" + "\n".join(wrong) + "\nLeave them out "
             "(the checkpoint's run folder restores model and data), or train another run with them."
         )
+
+
+def _listed(given: Any) -> list[Any]:
+    """What may be given as a list, as one thing, or not at all."""
+    return given if isinstance(given, list) else [] if given is None else [given]
 
 
 def _precision(accelerator: Any) -> str:
@@ -364,7 +375,7 @@ def main(args: Sequence[str] | None = None) -> None:
         for before, argument in zip(["", *args], args, strict=False):
             option, _, value = argument.partition("=")
             option, file = (option, Path(value)) if value else (before, Path(argument))
-            if (option in _FROM_FILE or file.suffix in _SUFFIXES) and file.is_file():
+            if (option in _FROM_FILE or file.suffix in _SUFFIXES) and os.path.isfile(file):  # noqa: PTH113 - inline settings are too long for a name
                 refuse_foreign_code(file)
         if args and args[0] in COMMANDS:
             _run_command(*args)

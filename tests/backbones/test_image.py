@@ -59,7 +59,7 @@ def test_tokens_are_the_coarsest_map(vit: ImageEncoder) -> None:
         (create_image_encoder("efficientnet-lite0"), [32, 16, 8, 4, 2]),
         (vit, [4]),
     ):
-        maps = encoder.feature_maps(image)
+        maps = encoder.encode(image)[1]
         assert [(m.shape[1], m.shape[2], m.shape[3]) for m in maps] == [
             (width, side, side) for width, side in zip(encoder.map_widths, sides, strict=True)
         ]

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from lcpdn_pl.backbones.base import FrozenBackbone
 from lcpdn_pl.callbacks import PreciseBatchNorm
+from lcpdn_pl.data import Phantom
+from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.tasks import SegmentationTask
 from tests.conftest import quiet_trainer
@@ -26,7 +28,7 @@ class FrozenNorm(FrozenBackbone):
 
 
 class Normed(Network):
-    """A convolution and batch norm, one more that only training meets, one in a backbone."""
+    """A convolution and batch norm, one more for training alone, one in a backbone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,9 +134,28 @@ def test_training_is_not_touched(tmp_path: Path) -> None:
         torch.testing.assert_close(parameter, named[name], rtol=0, atol=0)
     assert not torch.allclose(look.seen["norm.running_mean"], other.seen["norm.running_mean"])
     assert network.norm.momentum == plain.norm.momentum == 0.1
-    for layer in ("aside", "backbone.norm"):  # what validation does not meet, and what is frozen
-        for name in ("running_mean", "running_var"):
-            torch.testing.assert_close(look.seen[f"{layer}.{name}"], other.seen[f"{layer}.{name}"])
+    for name in ("running_mean", "running_var"):
+        assert not torch.allclose(look.seen[f"aside.{name}"], other.seen[f"aside.{name}"])
+        frozen = f"backbone.norm.{name}"
+        torch.testing.assert_close(look.seen[frozen], other.seen[frozen])
+
+
+def test_batches_are_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(tmp_path)
+    data = Phantom(root, counts=(6, 2, 1), image_size=32, batch_size=2)
+    seen: list[list[str]] = []
+    terms = SegmentationTask.training_terms
+
+    def noted(task: SegmentationTask, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        if not task.training:
+            seen.append(batch["name"])
+        return terms(task, batch)
+
+    monkeypatch.setattr(SegmentationTask, "training_terms", noted)
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[PreciseBatchNorm(2)])
+    trainer.fit(SegmentationTask(Normed()), datamodule=data)
+    assert len(seen) == 4
+    assert seen[:2] == seen[2:]
 
 
 def test_validation_of_a_checkpoint_leaves_its_statistics(tmp_path: Path) -> None:

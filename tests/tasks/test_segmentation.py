@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lcpdn_pl.backbones.base import FrozenBackbone
+from lcpdn_pl.data import Phantom
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.errors import CheckpointError, RunError
 from lcpdn_pl.models import LCPDN
@@ -204,13 +205,19 @@ def test_a_validation_loss_that_is_not_finite_leaves_the_checkpoints(tmp_path: P
     assert not list(tmp_path.glob("*.ckpt"))
 
 
-def test_test_turns_average_over_the_turns_of_each_image() -> None:
+@pytest.mark.parametrize("turns", [True, False])
+def test_test_turns_average_over_the_turns_of_each_image(tmp_path: Path, turns: bool) -> None:
     image, mask = torch.randn(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.long)
     report = "The nuclei lie evenly."
     batch: Batch = {"image": image, "mask": mask, "text": [report], "name": ["a"]}
     plain, turned = Corner(), SegmentationTask(Corner(), test_turns=True)
+    turned.trainer = quiet_trainer(tmp_path)
+    turned.trainer.datamodule = Phantom()  # type: ignore[attr-defined]
+    turned.trainer.datamodule.turns = turns  # type: ignore[attr-defined]
     logits = turned.test_step(batch, 0)["logits"]
-    torch.testing.assert_close(logits, mean_over_turns(plain, image, report))
+    torch.testing.assert_close(logits, mean_over_turns(plain, image, report, turns))
+    other = mean_over_turns(plain, image, report, not turns)
+    assert not torch.allclose(logits, other)
     assert not torch.allclose(logits, plain(image, [report]))
     torch.testing.assert_close(turned.predict_step(batch, 0), logits.softmax(dim=1)[:, 1])
 

@@ -32,20 +32,20 @@ class ImageEncoder(FrozenBackbone):
     map_widths: Sequence[int]
     map_strides: Sequence[int]
 
-    @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
+        """Tokens [B, M, D_I] of a batch of images; see :meth:`encode`."""
+        return self.encode(image)[0]
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encodes a batch of images.
 
         Args:
             image: [B, 3, H, W] in [-1, 1]; the encoder normalises for itself.
 
         Returns:
-            Tokens [B, M, D_I].
+            Tokens [B, M, D_I], and feature maps [B, C_k, H_k, W_k] from fine to coarse.
         """
-
-    @abstractmethod
-    def feature_maps(self, image: Tensor) -> list[Tensor]:
-        """Maps [B, C_k, H_k, W_k] of the image, from fine to coarse; arguments as above."""
 
 
 class EfficientNetTokens(ImageEncoder):
@@ -64,16 +64,15 @@ class EfficientNetTokens(ImageEncoder):
         self.net.load_state_dict(weights.efficientnet_lite0(self.net.state_dict()))
         self.freeze("efficientnet-lite0", pretrained=True)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """See :meth:`ImageEncoder.forward`; M = (H / 32) * (W / 32)."""
-        return self.feature_maps(image)[-1].flatten(2).transpose(1, 2)
+    def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See :meth:`ImageEncoder.encode`; five maps, at strides 2, 4, 8, 16 and 32.
 
-    def feature_maps(self, image: Tensor) -> list[Tensor]:
-        """See :meth:`ImageEncoder.feature_maps`; five, at strides 2, 4, 8, 16 and 32."""
+        M = (H / 32) * (W / 32).
+        """
         self.eval()
         # The weights expect (x - 127) / 128 of 0..255, and image is (x - 127.5) / 127.5.
         maps: list[Tensor] = self.net((image * 127.5 + 0.5) / 128)
-        return maps
+        return maps[-1].flatten(2).transpose(1, 2), maps
 
 
 class OpenClipTokens(ImageEncoder):
@@ -125,18 +124,8 @@ class OpenClipTokens(ImageEncoder):
             self.register_buffer(statistic, value, persistent=False)
         self.freeze(name, pretrained=True)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """See :meth:`ImageEncoder.forward`; the class token comes first."""
-        patches, prefix = self._encode(image)
-        return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)
-
-    def feature_maps(self, image: Tensor) -> list[Tensor]:
-        """See :meth:`ImageEncoder.feature_maps`; one, of the patch tokens."""
-        patches, _ = self._encode(image)
-        return [patches]
-
-    def _encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches [B, D_I, rows, columns] and class token [B, 1, D_I]."""
+    def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See :meth:`ImageEncoder.encode`; the class token comes first, and the map has none."""
         self.eval()
         image = F.interpolate(
             image, self.size, mode="bicubic", align_corners=False, antialias=True
@@ -150,7 +139,9 @@ class OpenClipTokens(ImageEncoder):
             output_fmt="NCHW",
             output_extra_tokens=True,
         )
-        return features["image_intermediates"][-1], features["image_intermediates_prefix"][-1]
+        patches = features["image_intermediates"][-1]
+        class_token = features["image_intermediates_prefix"][-1]
+        return torch.cat([class_token, patches.flatten(2).transpose(1, 2)], dim=1), [patches]
 
 
 def create_image_encoder(name: str) -> ImageEncoder:

@@ -17,9 +17,9 @@ class PreciseBatchNorm(Callback):
     Those that a training step leaves behind are running means over the weights of many steps, and
     lag behind weights that still change fast. Here they are means over ``batches`` batches under
     the weights that are validated (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section
-    3.1), averaged ones included, and checkpoints hold them. Dropout stays off and each time the
-    batches are the same, so that nothing of the training is drawn otherwise. Frozen backbones keep
-    the statistics that they came with.
+    3.1), averaged ones included, and checkpoints hold them. Dropout stays off, as it is in the
+    validation, and the batches are the first ones of the run each time. Frozen backbones keep the
+    statistics that they came with.
 
     Args:
         batches: How many training batches; at most one epoch of them is used.
@@ -45,14 +45,13 @@ class PreciseBatchNorm(Callback):
             return
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
-            # A plain mean, begun anew; layers that only training meets keep what they have.
-            layer.num_batches_tracked.zero_()  # type: ignore[union-attr]
-            layer.momentum = None
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain mean of all batches
             layer.train()
         loader = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
         for images in islice(loader, self.batches):
-            moved = trainer.strategy.batch_to_device(images)
-            pl_module(moved["image"], moved["text"])
+            # The way of a training step: to segment may take many passes, as of MedSegDiff.
+            pl_module.training_terms(trainer.strategy.batch_to_device(images))
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
             layer.eval()

@@ -9,6 +9,7 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
@@ -88,9 +89,9 @@ class SegmentationDataModule(DataModule):
 
     def __init__(
         self,
-        image_size: int = 256,
-        batch_size: int = 1,
-        num_workers: int = 0,
+        image_size: PositiveInt = 256,
+        batch_size: PositiveInt = 1,
+        num_workers: NonNegativeInt = 0,
         augment: Augment = "full",
         mask_rule: MaskRule = "compat",
         test_reports: TestReports = "right",
@@ -110,6 +111,7 @@ class SegmentationDataModule(DataModule):
         self.unlabelled = unlabelled
         self.samples = pd.DataFrame()
         self._checked: set[str] = set()
+        self._seed = 0
 
     @abstractmethod
     def read_samples(self) -> pd.DataFrame:
@@ -131,6 +133,7 @@ class SegmentationDataModule(DataModule):
         Raises:
             DataError: Lists everything that is wrong with the data.
         """
+        self._seed = run_seed()
         if stage not in self._checked:
             samples = self.read_samples() if self.samples.empty else self.samples
             if stage == "fit" and self.unlabelled is not None:
@@ -152,7 +155,7 @@ class SegmentationDataModule(DataModule):
         samples = self.samples[self.samples["split"] == "train"]
         augmentation = None if self.augment == "none" else Augmentation(self.augment, self.turns)
         dataset = self._dataset(samples, self.mask_rule, augmentation)
-        sampler = EpochSampler(len(dataset), run_seed(), *self._share())
+        sampler = EpochSampler(len(dataset), self._seed, *self._share())
         if self.unlabelled is None:
             return self._loader(dataset, self.batch_size, sampler)
         unlabelled = self.samples[self.samples["split"] == "unlabelled"]
@@ -230,7 +233,7 @@ class SegmentationDataModule(DataModule):
                 f"report, {reports[0]!r}: expected another one for each. Take empty or "
                 "contradicting."
             )
-        rng = np.random.default_rng(run_seed())
+        rng = np.random.default_rng(self._seed)
         others = ([other for other in reports if other != report] for report in reports)
         return [other[rng.integers(len(other))] for other in others]
 

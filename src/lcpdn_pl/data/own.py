@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from lcpdn_pl.data.corruptions import Corruption
 from lcpdn_pl.data.datamodule import Augment, SegmentationDataModule, TestReports
 from lcpdn_pl.data.manifest import read_manifest
 from lcpdn_pl.data.masks import MaskRule
 from lcpdn_pl.errors import ConfigError
+
+FOREGROUND = (1, 255)
+"""Mask values that are foreground where nobody says otherwise."""
 
 
 class Manifest(SegmentationDataModule):
@@ -42,11 +46,11 @@ class Manifest(SegmentationDataModule):
     def __init__(
         self,
         root: str,
-        foreground: Sequence[int] = (1, 255),
+        foreground: Sequence[int] = FOREGROUND,
         ignore: int | None = None,
-        image_size: int = 256,
-        batch_size: int = 1,
-        num_workers: int = 0,
+        image_size: PositiveInt = 256,
+        batch_size: PositiveInt = 1,
+        num_workers: NonNegativeInt = 0,
         augment: Augment = "full",
         turns: bool = False,
         mask_rule: MaskRule = "native",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from PIL import Image
 
 from lcpdn_pl.data.corruptions import Corruption
@@ -54,9 +55,9 @@ class Phantom(SegmentationDataModule):
         looks: Sequence[Look] = LOOKS,
         counts: tuple[int, int, int] = (240, 30, 60),
         drawing_seed: int = 0,
-        image_size: int = 128,
-        batch_size: int = 1,
-        num_workers: int = 0,
+        image_size: PositiveInt = 128,
+        batch_size: PositiveInt = 1,
+        num_workers: NonNegativeInt = 0,
         augment: Augment = "full",
         mask_rule: MaskRule = "native",
         test_reports: TestReports = "right",

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jsonargparse.typing import NonNegativeInt
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -78,7 +79,7 @@ class ImagePool(DataModule):
         batches: int = 400,
         held_out: int = 8,
         held_out_side: int = 256,
-        num_workers: int = 0,
+        num_workers: NonNegativeInt = 0,
         memory: float = 2.0,
     ) -> None:
         super().__init__()

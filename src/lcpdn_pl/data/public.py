@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from lcpdn_pl.data.corruptions import Corruption
 from lcpdn_pl.data.datamodule import Augment, SegmentationDataModule, TestReports
@@ -56,9 +57,9 @@ class PublicDataModule(SegmentationDataModule):
         self,
         root: str | None = None,
         protocol: str = "paper",
-        image_size: int = 256,
-        batch_size: int = 1,
-        num_workers: int = 0,
+        image_size: PositiveInt = 256,
+        batch_size: PositiveInt = 1,
+        num_workers: NonNegativeInt = 0,
         augment: Augment = "full",
         mask_rule: MaskRule = "compat",
         test_reports: TestReports = "right",

@@ -189,7 +189,7 @@ class SegmentationTask(Task):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the validation scores, of which ``val/dice`` chooses the checkpoint."""
-        if self.calibrate:
+        if self.calibrate and not self.trainer.sanity_checking:
             self.threshold = self._score("val").best_threshold()
             self.log("val/threshold", self.threshold)
         self._log_scores("val")
@@ -206,7 +206,8 @@ class SegmentationTask(Task):
     def _tested(self, batch: Batch) -> Tensor:
         """Logits of a batch of one image, at the network's size, by the threshold."""
         if self.test_turns:
-            logits = mean_over_turns(self, batch["image"], batch["text"][0])
+            turns = self.trainer.datamodule.turns  # type: ignore[attr-defined]
+            logits = mean_over_turns(self, batch["image"], batch["text"][0], turns)
         else:
             logits = self(batch["image"], batch["text"])
         return shift(logits, self.threshold)

@@ -20,7 +20,10 @@ _UNDONE_BY: dict[Transform, Transform] = {"rot90": "rot270", "rot270": "rot90"}
 
 
 def mean_over_turns(
-    forward: Callable[[Tensor, Sequence[str]], Tensor], image: Tensor, report: str
+    forward: Callable[[Tensor, Sequence[str]], Tensor],
+    image: Tensor,
+    report: str,
+    turns: bool = True,
 ) -> Tensor:
     """Segments an image in each of its report's :func:`lcpdn_pl.data.transforms.variants`.
 
@@ -32,12 +35,13 @@ def mean_over_turns(
         forward: From images [1, 3, S, S] and reports to logits [1, 2, S, S].
         image: [1, 3, S, S].
         report: The image's report.
+        turns: Whether such images have no up and down; of others only the mirror image counts.
 
     Returns:
         Logarithms of the mean probabilities [1, 2, S, S], which are logits of it.
     """
     found = []
-    for variant in variants(report):
+    for variant in variants(report, turns):
         turned, text = image, report
         for transform in variant:
             turned, text = _MOVES[transform](turned), rewrite_sides(text, transform)

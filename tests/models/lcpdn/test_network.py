@@ -117,7 +117,7 @@ def test_clean_scales_add_what_they_name(tiny_network: dict[str, Any]) -> None:
     network(image, REPORTS[:1])
     assert network.image_encoder is not None
     assert torch.equal(seen[3], image)
-    for found, wanted in zip(seen[4:], network.image_encoder.feature_maps(image), strict=True):
+    for found, wanted in zip(seen[4:], network.image_encoder.encode(image)[1], strict=True):
         assert torch.equal(found, wanted)
     sides = [tuple(scale.shape[1:]) for scale in seen[4:]]
     assert sides == [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)]
@@ -175,7 +175,7 @@ def test_encoder_sees_the_image_enlarged(tiny_network: dict[str, Any]) -> None:
     network(image, REPORTS[:1])
     assert network.image_encoder is not None
     large = F.interpolate(image, size=(128, 128), mode="bicubic").clamp(-1, 1)
-    fine, coarse = network.image_encoder.feature_maps(large)[:2]
+    fine, coarse = network.image_encoder.encode(large)[1][:2]
     wanted = [coarse, fine]
     assert [tuple(scale.shape[1:]) for scale in wanted] == [(24, 32, 32), (16, 64, 64)]
     for found, expected in zip(seen[3:], wanted, strict=True):

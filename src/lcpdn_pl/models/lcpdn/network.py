@@ -208,13 +208,17 @@ class LCPDN(Network):
             text = [""] * len(text)
         report, valid = self.text_encoder(text)
         prompt = None
-        if self.prompt is not None and self.image_encoder is not None:
+        clean = [image] if "pixels" in self.clean_scales else []
+        if self.image_encoder is not None:
             with torch.no_grad():
-                tokens = self.image_encoder(self._enlarged(image))
-            prompt = self.prompt(report, valid, tokens)
+                tokens, maps = self.image_encoder.encode(self._enlarged(image))
+            if self.prompt is not None:
+                prompt = self.prompt(report, valid, tokens)
+            if "encoder" in self.clean_scales:
+                clean += [maps[index] for index in self.encoder_maps]
         features = self.features(image, prompt)
         self._check_gradient(features)
-        scales = [*features, *self._clean(image)]
+        scales = [*features, *clean]
         places = [named_places(text)] if self.report_places else []
         fused = [
             self.fusion(self.norm(project_image(scale)), project_text(report), valid, *places)
@@ -237,15 +241,6 @@ class LCPDN(Network):
                 "Remove the torch.no_grad() or detach() between the two, or leave the prompt as it "
                 "is: --model.network.prompt_gradient false."
             )
-
-    @torch.no_grad()
-    def _clean(self, image: Tensor) -> list[Tensor]:
-        """The scales of the image without noise, in the order of their projections."""
-        scales = [image] if "pixels" in self.clean_scales else []
-        if self.image_encoder is not None and "encoder" in self.clean_scales:
-            maps = self.image_encoder.feature_maps(self._enlarged(image))
-            scales += [maps[index] for index in self.encoder_maps]
-        return scales
 
     def _enlarged(self, image: Tensor) -> Tensor:
         if self.enlarge == 1:
