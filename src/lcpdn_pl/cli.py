@@ -375,7 +375,9 @@ def main(args: Sequence[str] | None = None) -> None:
         for before, argument in zip(["", *args], args, strict=False):
             option, _, value = argument.partition("=")
             option, file = (option, Path(value)) if value else (before, Path(argument))
-            if (option in _FROM_FILE or file.suffix in _SUFFIXES) and os.path.isfile(file):  # noqa: PTH113 - inline settings are too long for a name
+            # Not Path.is_file, which fails for inline settings that are too long for a name.
+            there = os.path.isfile(file)  # noqa: PTH113
+            if there and (option in _FROM_FILE or file.suffix in _SUFFIXES):
                 refuse_foreign_code(file)
         if args and args[0] in COMMANDS:
             _run_command(*args)

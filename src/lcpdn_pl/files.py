@@ -33,11 +33,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, whole or not at all."""
+def figure_png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
     content = BytesIO()
     figure.savefig(content, dpi=130, format="png")
-    write_whole(path, content.getvalue())
+    return content.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, whole or not at all."""
+    write_whole(path, figure_png(figure))
 
 
 def sha256(path: Path) -> str:

@@ -68,7 +68,8 @@ def named_packages(arguments: Sequence[str]) -> set[str]:
         text.partition(".")[0]
         for value in values
         for _, text in _texts(_parsed(value))
-        if _DOTTED.fullmatch(text) and not os.path.exists(text)  # noqa: PTH110 - not even where no name is as long
+        # Not Path.exists, which fails for a text that is too long for a name.
+        if _DOTTED.fullmatch(text) and not os.path.exists(text)  # noqa: PTH110
     }
 
 

@@ -93,6 +93,17 @@ def test_a_download_without_the_weights_is_no_download(
     assert not entry.present
 
 
+def test_errors_without_text_are_named(
+    published: Weights, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stalled(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", stalled)
+    with pytest.raises(WeightsError, match=r"net could not be fetched .*: TimeoutError\. Without"):
+        published.fetch(folder)
+
+
 def test_without_network_the_remedy_is_one_line(folder: Path) -> None:
     gone = replace(CATALOGUE["256x256_diffusion_uncond.pt"], source="file:///nowhere/at/all.pt")
     with pytest.raises(WeightsError, match=r"lcpdn weights fetch 256x256.*--to FOLDER") as error:

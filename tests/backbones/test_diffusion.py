@@ -180,6 +180,20 @@ class TestStore:
                 variants.append(DiffusionFeatures(unet, BLOCKS, STEPS, store=store)(image()))
         assert (store.hits, store.misses) == (0, 2 * len(variants))
 
+    def test_prompts_in_half_precision_are_told_apart(
+        self, unet: UNet2DModel, tmp_path: Path
+    ) -> None:
+        store = FeatureStore(tmp_path)
+        features = DiffusionFeatures(unet, BLOCKS, STEPS, store=store)
+        half = prompt().detach().bfloat16()
+        with torch.autocast("cpu", torch.bfloat16):
+            plain = DiffusionFeatures(unet, BLOCKS, STEPS)(image(), half)
+            for _ in range(2):
+                for found, wanted in zip(features(image(), half), plain, strict=True):
+                    assert torch.equal(found, wanted)
+            features(image(), -half)
+        assert (store.hits, store.misses) == (2, 4)
+
     def test_prompts_that_need_a_gradient_are_never_stored(
         self, unet: UNet2DModel, tmp_path: Path
     ) -> None:

@@ -1,5 +1,6 @@
 """Entries appear whole, torn ones are computed again, the limit holds."""
 
+import errno
 import json
 import logging
 import multiprocessing
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lcpdn_pl.backbones.store import FeatureStore
+from lcpdn_pl.errors import ConfigError
 
 
 def maps(seed: int = 0) -> list[Tensor]:
@@ -26,6 +28,10 @@ def key(name: str) -> str:
 
 def entry(folder: Path, name: str) -> Path:
     return folder / f"{key(name)}.safetensors"
+
+
+def denied(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def assert_holds(store: FeatureStore, name: str, expected: list[Tensor]) -> None:
@@ -84,7 +90,7 @@ def test_interrupted_write_leaves_no_entry(
     store = FeatureStore(tmp_path)
 
     def full(_descriptor: int) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with caplog.at_level(logging.WARNING):
@@ -92,6 +98,54 @@ def test_interrupted_write_leaves_no_entry(
     assert "No space left" in caplog.text
     assert list(tmp_path.iterdir()) == []
     assert store.read(key("a")) is None
+
+
+def test_entries_of_another_user_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FeatureStore(tmp_path).write(key("a"), maps())
+    monkeypatch.setattr(os, "utime", denied)
+    store = FeatureStore(tmp_path)
+    assert_holds(store, "a", maps())
+    assert (store.hits, store.misses) == (1, 0)
+    assert_holds(FeatureStore(tmp_path), "a", maps())
+
+
+def test_torn_entries_in_a_folder_of_another_user_count_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry(tmp_path, "a").write_bytes(b"torn")
+    monkeypatch.setattr(Path, "unlink", denied)
+    store = FeatureStore(tmp_path)
+    assert store.read(key("a")) is None
+    assert store.misses == 1
+
+
+def test_old_entries_of_another_user_take_their_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FeatureStore(tmp_path).write(key("old"), maps())
+    os.utime(entry(tmp_path, "old"), (0, 0))
+    size = entry(tmp_path, "old").stat().st_size
+    monkeypatch.setattr(Path, "unlink", denied)
+    store = FeatureStore(tmp_path, limit=1.5 * size / 2**30)
+    store.write(key("a"), maps())
+    assert store.read(key("a")) is None
+    assert_holds(store, "old", maps())
+
+
+def test_a_folder_is_made_for_the_first_entry(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "new")
+    assert store.read(key("a")) is None
+    assert not store.folder.exists()
+    store.write(key("a"), maps())
+    assert_holds(store, "a", maps())
+
+
+def test_a_folder_that_cannot_be_made_is_named_when_it_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = FeatureStore(tmp_path / "file" / "store")
+    assert store.read(key("a")) is None
+    with pytest.raises(ConfigError, match=r"file/store: expected a folder .* feature_cache"):
+        store.write(key("a"), maps())
 
 
 def test_limit_spares_entries_of_this_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,9 +165,14 @@ def test_limit_spares_entries_of_this_run(tmp_path: Path, caplog: pytest.LogCapt
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= store.limit
 
 
-def test_files_of_killed_writers_are_swept(tmp_path: Path) -> None:
-    killed, writing = (tmp_path / f".{key(name)}.1.partial" for name in "ab")
-    for path in (killed, writing):
+def test_files_of_killed_writers_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    halves: list[Path] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: halves.extend(tmp_path.glob(".*.partial")))
+        for name in "ab":
+            FeatureStore(tmp_path).write(key(name), maps())
+    killed, writing = halves
+    for path in halves:
         path.write_bytes(b"half")
     long_ago = time.time() - 7200
     os.utime(killed, (long_ago, long_ago))

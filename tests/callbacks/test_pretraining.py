@@ -62,7 +62,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, torch.Tensor, F
         kept.append((folder, unet.conv_in.weight.clone(), documents))
 
     monkeypatch.setattr(pretraining, "save_denoiser", keep)
-    monkeypatch.setattr(pretraining, "_png", lambda _figure: b"picture")
+    monkeypatch.setattr(pretraining, "figure_png", lambda _figure: b"picture")
     return kept
 
 
@@ -90,6 +90,26 @@ def test_exports_come_every_n_epochs_and_last(
         assert documents["curve.csv"].count("\n") == 1 + epoch
         assert f"\n{4 * epoch} steps in " in documents["README.md"]
     assert curve_of(report)["step"].tolist() == [4, 8, 12, 16, 20]  # none of the sanity check
+
+
+def test_images_are_hashed_once(
+    task: DenoisingTask,
+    pool: ImagePool,
+    exports: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hashed = []
+
+    def note(path: Path) -> str:
+        hashed.append(path)
+        return path.stem
+
+    monkeypatch.setattr(pretraining, "pixel_hash", note)
+    quiet_trainer(tmp_path, max_epochs=2, callbacks=[small_report()]).fit(task, datamodule=pool)
+    first, second = (documents["images.csv"] for _, _, documents in exports)
+    assert first == second
+    assert len(hashed) == len(set(hashed)) == 30
 
 
 def test_nothing_is_exported_but_by_a_fit(
@@ -162,7 +182,7 @@ def test_curve_and_clock_survive(
 def test_documents_say_what_was_seen_and_reached(
     task: DenoisingTask, pool: ImagePool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
+    run = tmp_path / "run [mine]"
     trainer = quiet_trainer(
         run,
         max_epochs=2,

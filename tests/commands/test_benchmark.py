@@ -4,8 +4,11 @@ import json
 import shlex
 import subprocess
 import sys
+import time
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 import yaml
@@ -39,10 +42,13 @@ class Calls(list[str]):
 
     def __init__(self) -> None:
         self.fail = ""
+        self.prints = b""
 
-    def __call__(self, command: list[str], **_: object) -> SimpleNamespace:
+    def __call__(self, command: list[str], stdout: BinaryIO, **_: object) -> SimpleNamespace:
         assert command[:3] == [sys.executable, "-m", "lcpdn_pl"]
         self.append(shlex.join(command[3:]))
+        stdout.write(self.prints)
+        stdout.flush()
         return SimpleNamespace(returncode=int(bool(self.fail) and self.fail in self[-1]))
 
 
@@ -140,6 +146,34 @@ def test_what_was_killed_goes_on(grid: Path, calls: Calls) -> None:
     assert calls[0] == "fit --ckpt_path runs/grid/one/0"
     assert calls[3] == "fit --run_folder runs/grid/one/1 --data.a 1 -s '1 2'"
     assert not Path("runs/grid/one/1/config.yaml").exists()  # of a run without a checkpoint
+
+
+@pytest.mark.parametrize(("checkpoint", "seconds"), [("last.ckpt", 120), ("config.yaml", 60)])
+def test_the_time_of_a_fit_that_goes_on_is_that_of_all_its_parts(
+    checkpoint: str, seconds: int, grid: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(time=time.time, monotonic=count(0, 60).__next__)
+    monkeypatch.setattr(sys.modules["lcpdn_pl.commands.benchmark"], "time", clock)
+    calls.fail = "fit"
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(grid), "--only", "three"])
+    Path("runs/grid/three", checkpoint).touch()
+    calls.fail = ""
+    main(["benchmark", str(grid), "--only", "three"])
+    state = json.loads(Path("runs/grid/three", STATE).read_text())
+    assert state["seconds"] == {"fit": seconds, "right": 60, "empty": 60}
+
+
+def test_brackets_of_a_log_are_shown_as_they_are(
+    grid: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls.fail = "fit"
+    calls.prints = b"no [image] in [/data/x]"
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(grid)])
+    assert len(calls) == 5
+    printed = capsys.readouterr().out
+    assert printed.count("[image]") == printed.count("[/data/x]") == 5
 
 
 def test_a_failing_cell_is_listed_and_the_others_run(

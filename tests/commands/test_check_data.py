@@ -1,6 +1,7 @@
 """``lcpdn check-data`` as a user meets it: sources, tables, JSON, status and picture sheet."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lcpdn_pl.backbones.catalogue import CATALOGUE
 from lcpdn_pl.cli import main
+from lcpdn_pl.commands.check_data import PAPER
 from lcpdn_pl.data import checks
 from lcpdn_pl.data.reports import rewrite_sides
 from tests.conftest import TreeMaker
@@ -146,6 +149,56 @@ def test_configuration_decides(
     assert len(found(report, "protocol.names", "error")[0]["items"]) == 230
 
 
+def test_images_that_a_run_trains_on_beyond_its_protocol(
+    tree: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [("train_0", "train"), ("val_0", "val"), ("test_0", "test")]
+    protocol = pd.DataFrame(names, columns=["name", "split"])
+    for place in ("data.public", "commands.sources"):
+        monkeypatch.setattr(f"lcpdn_pl.{place}.read_protocol", lambda _name: protocol)
+    config = configuration(
+        tmp_path / "run.yaml",
+        f"data:\n  class_path: MoNuSeg\n  init_args: {{root: {tree}, train_images: 3}}\n",
+    )
+    status, report = run(config)
+    assert status == 0
+    assert found(report, "splits.counts")[0]["figures"] == {"train": 3, "val": 1, "test": 1}
+    (tree / "Train_Folder/img/train_2.png").write_bytes(b"")
+    status, report = run(config)
+    assert status == 1
+    assert "train_2.png" in found(report, "files.unreadable", "error")[0]["items"][0]
+    Image.new("RGB", (40, 40)).save(tree / "Val_Folder/img/train_0.png")
+    Image.new("L", (40, 40)).save(tree / "Val_Folder/labelcol/train_0.png")
+    with (tree / "Val_Folder/Val_text.csv").open("a") as table:
+        table.write("train_0.png,One nucleus.\n")
+    status, report = run(config)
+    assert status == 1
+    (twice,) = found(report, "names.twice", "error")[0]["items"]
+    assert twice.startswith("train_0 (")
+    (tree / "Test_Folder/img/test_0.png").rename(tree / "Test_Folder/img/other.png")
+    status, report = run(config)
+    assert found(report, "files.listing", "error")
+    assert found(report, "protocol.names", "error")[0]["items"] == ["test_0"]
+
+
+def test_tokenizers_are_looked_for_where_encoders_are(
+    tree: Path, tmp_path: Path, run: Run, tiny_bert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LCPDN_WEIGHTS", str(tmp_path / "weights"))
+    fetched = CATALOGUE[PAPER].path
+    shutil.copytree(tiny_bert, fetched.parent)
+    fetched.touch()
+    own = tmp_path / "bert@home"
+    shutil.copytree(tiny_bert, own)
+    data = f"data:\n  class_path: QaTaCOV19\n  init_args: {{root: {tree}, protocol: full}}\n"
+    config = configuration(tmp_path / "run.yaml", data, f"text_encoder: {own}, max_tokens: 7")
+    _, report = run(config)
+    told = [finding["message"] for finding in found(report, "reports.tokens")]
+    assert not any("is not on this machine" in message for message in told)
+    for encoder in (str(own), "minilm-l6", "emilyalsentzer/Bio_ClinicalBERT"):
+        assert any(message.startswith(f"{encoder}: ") for message in told), (encoder, told)
+
+
 def test_masks_of_a_configuration(make_tree: TreeMaker, tmp_path: Path, run: Run) -> None:
     tree = make_tree(tmp_path / "tree", values=(0, 127))
     for module, status in (("MosMedPlus", 0), ("QaTaCOV19", 1)):
@@ -156,19 +209,24 @@ def test_masks_of_a_configuration(make_tree: TreeMaker, tmp_path: Path, run: Run
         assert run(config)[0] == status
 
 
-def test_manifest(make_tree: TreeMaker, tmp_path: Path, run: Run) -> None:
-    make_tree(tmp_path)
+def manifest_of(tree: Path) -> Path:
+    """A manifest of a tree's images, beside its splits."""
     rows = [
         {
-            "image": str(path.relative_to(tmp_path)),
-            "mask": str(path.relative_to(tmp_path)).replace("img", "labelcol"),
+            "image": str(path.relative_to(tree)),
+            "mask": str(path.relative_to(tree)).replace("img", "labelcol"),
             "text": f"Disc {path.stem}.",
             "split": path.parts[-3].split("_")[0].lower(),
         }
-        for path in sorted(tmp_path.rglob("img/*.png"))
+        for path in sorted(tree.rglob("img/*.png"))
     ]
-    path = tmp_path / "own.csv"
+    path = tree / "own.csv"
     pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def test_manifest(make_tree: TreeMaker, tmp_path: Path, run: Run) -> None:
+    path = manifest_of(make_tree(tmp_path))
     status, report = run(path)
     assert (status, report["levels"]["warning"]) == (0, 0)
     config = configuration(
@@ -178,12 +236,23 @@ def test_manifest(make_tree: TreeMaker, tmp_path: Path, run: Run) -> None:
     status, report = run(config)
     assert status == 1
     assert len(found(report, "masks.unexpected", "error")[0]["items"]) == 9
-    rows[0]["image"], rows[1]["mask"] = "gone.png", "lost.png"
-    pd.DataFrame(rows).to_csv(path, index=False)
+    rows = pd.read_csv(path)
+    rows.loc[0, "image"], rows.loc[1, "mask"] = "gone.png", "lost.png"
+    rows.to_csv(path, index=False)
     status, report = run(path)
     (listed,) = found(report, "files.listing", "error")
     assert [Path(item.split(" (")[0]).name for item in listed["items"]] == ["gone.png", "lost.png"]
     assert found(report, "files.unreadable") == []  # each fault once
+
+
+def test_masks_of_a_manifest_are_as_training_takes_them(
+    make_tree: TreeMaker, tmp_path: Path, run: Run
+) -> None:
+    path = manifest_of(make_tree(tmp_path, values=(0, 3)))
+    status, report = run(path)
+    assert status == 1
+    assert len(found(report, "masks.unexpected", "error")[0]["items"]) == 9
+    assert run(path, "--foreground", "[3]")[0] == 0
 
 
 def test_phantoms_are_drawn_and_clean(

@@ -40,9 +40,10 @@ def runs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_report_of_runs(runs: Path, tmp_path: Path) -> None:
-    out = tmp_path / "report"
+def test_report_of_runs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report [mine]"
     main(["report", *(str(runs / name) for name in "abcd"), "--out", str(out)])
+    assert str(out / "report.html") in capsys.readouterr().out
     table = pd.read_csv(out / "results.csv")
     assert len(table) == 10
     lines = (out / "results.md").read_text().splitlines()
@@ -92,7 +93,8 @@ def test_missing_cells_of_a_grid_are_listed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("grid.yaml").write_text(
-        "out: grid\ntests: {right: '', empty: --data.test_reports empty}\n"
+        "out: grid\n"
+        "tests: {right: '', empty: --data.test_reports empty, four: '', three: '', two: ''}\n"
         "grids: [{method: {unet: a}, seed: {0: b, 1: c, 2: d}}]\n"
     )
     folder = Path("grid/unet/1")
@@ -102,9 +104,9 @@ def test_missing_cells_of_a_grid_are_listed(
     main(["report", str(runs), "--out=r", "--grid=grid.yaml"])
     lines = Path("r/results.md").read_text().splitlines()
     start = lines.index("Missing: 3 of the 3 cells of grid.yaml:")
-    assert sorted(lines[start + 4 : start + 6]) == [
-        "| unet | empty | 0, 1, 2 |",
+    assert lines[start + 4 : start + 9] == [
         "| unet | right | 0, 2 |",
+        *(f"| unet | {test} | 0, 1, 2 |" for test in ("empty", "four", "three", "two")),
     ]
 
 

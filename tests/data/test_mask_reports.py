@@ -127,6 +127,9 @@ def test_generic(boxes: list[tuple[int, int, int, int]], report: str) -> None:
 def test_what_only_the_middle_line_holds() -> None:
     assert describe_mask(mask((0, 9, 4, 5), size=9), "generic").endswith(", in the centre.")
     assert "nuclei" in describe_mask(mask((0, 9, 4, 5), size=9), "nuclei")
+    assert describe_mask(mask((0, 3, 4, 5), size=9), "lungs") == (
+        "Bilateral pulmonary infection, one infected area, upper left lung and upper right lung."
+    )
 
 
 def test_ignored_pixels_are_no_foreground() -> None:

@@ -5,7 +5,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from lcpdn_pl.data.report_tables import read_report_table
+from lcpdn_pl.data.report_tables import read_reports
 from lcpdn_pl.errors import DataError
 
 CONTENT_TYPES = b"http://schemas.openxmlformats.org/package/2006/content-types"
@@ -19,6 +19,10 @@ def table(path: Path, rows: list[list[object]]) -> Path:
     else:
         frame.to_csv(path, header=False, index=False)
     return path
+
+
+def texts(path: Path) -> dict[str, str]:
+    return {name: report.text for name, report in read_reports(path).items()}
 
 
 def good(header: list[str]) -> list[list[object]]:
@@ -35,23 +39,23 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     "header", [["Image", "Description"], ["image", "text"], [" IMAGE ", "Text "]]
 )
 def test_titles(path: Path, header: list[str]) -> None:
-    assert read_report_table(table(path, good(header))) == ROWS
+    assert texts(table(path, good(header))) == ROWS
 
 
 def test_columns_in_any_order_beside_others(path: Path) -> None:
     rows: list[list[object]] = [["", "Text", "Age", "Image"], [0, " some text ", 40, " a.png\t"]]
-    assert read_report_table(table(path, rows)) == {"a.png": "some text"}
+    assert texts(table(path, rows)) == {"a.png": "some text"}
 
 
 def test_texts_are_not_taken_for_numbers_or_gaps(path: Path) -> None:
     rows: list[list[object]] = [["Image", "Text"], ["001", "NA"], ["2", "null"], ["3", "nan"]]
-    assert read_report_table(table(path, rows)) == {"001": "NA", "2": "null", "3": "nan"}
+    assert texts(table(path, rows)) == {"001": "NA", "2": "null", "3": "nan"}
 
 
 def test_trailing_empty_rows_and_columns_are_dropped(path: Path) -> None:
     empty: list[list[object]] = [["", " "], ["", ""]]
     rows = [[*row, "", " "] for row in good(["Image", "Text"]) + empty]
-    assert read_report_table(table(path, rows)) == ROWS
+    assert texts(table(path, rows)) == ROWS
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -60,7 +64,7 @@ def test_encodings_and_line_ends(tmp_path: Path, encoding: str, newline: str) ->
     path = tmp_path / "t.csv"
     text = newline.join(["Image,Description", 'é.png,"two, of them"', "b.png,≤ 3 mm", "", ""])
     path.write_bytes(text.encode(encoding))
-    assert read_report_table(path) == {"é.png": "two, of them", "b.png": "≤ 3 mm"}
+    assert texts(path) == {"é.png": "two, of them", "b.png": "≤ 3 mm"}
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
@@ -68,20 +72,20 @@ def test_other_encodings(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes("Image,Text\na.png,opacité\n".encode(encoding))
     with pytest.raises(DataError, match=r"t\.csv: expected UTF-8 .*another encoding.* Save"):
-        read_report_table(path)
+        read_reports(path)
 
 
 def test_wrong_titles_list_those_found(path: Path) -> None:
     with pytest.raises(DataError, match=r"expected one column `Image`, found .*'File', 'Text'"):
-        read_report_table(table(path, good(["File", "Text"])))
+        read_reports(table(path, good(["File", "Text"])))
     with pytest.raises(DataError, match=r"`Description` or `Text`, found .*'Report'.* Rename"):
-        read_report_table(table(path, good(["Image", "Report"])))
+        read_reports(table(path, good(["Image", "Report"])))
 
 
 def test_two_text_columns(path: Path) -> None:
     rows: list[list[object]] = [["Image", "Text", "Description"], ["a", "b", "c"]]
     with pytest.raises(DataError, match="expected one column `Description` or `Text`"):
-        read_report_table(table(path, rows))
+        read_reports(table(path, rows))
 
 
 def test_empty_cells_and_duplicates_are_all_listed(path: Path) -> None:
@@ -95,7 +99,7 @@ def test_empty_cells_and_duplicates_are_all_listed(path: Path) -> None:
         ["c", "z"],
     ]
     with pytest.raises(DataError) as caught:
-        read_report_table(table(path, rows))
+        read_reports(table(path, rows))
     message = str(caught.value)
     assert message.startswith(f"{path}: expected a name and a report in each row")
     assert "row 3, column Image, row 4, column Text, row 5, column Image, row 5" in message
@@ -107,14 +111,14 @@ def test_unquoted_commas(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("Image,Text\na,one\nb,two, three\nc,four, five\n")
     with pytest.raises(DataError, match=r"t\.csv: expected 2 cells .* row 3, 4\. .*double quotes"):
-        read_report_table(path)
+        read_reports(path)
 
 
 def test_unclosed_quote(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('Image,Text\na,"one\n')
     with pytest.raises(DataError, match=r"t\.csv: .* found a broken line .* double quotes"):
-        read_report_table(path)
+        read_reports(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"Image,Text\na,b\n"])
@@ -122,7 +126,7 @@ def test_no_spreadsheet(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "t.xlsx"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"t\.xlsx: expected an \.xlsx .*unreadable.* Save"):
-        read_report_table(path)
+        read_reports(path)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ def test_spreadsheets_with_a_broken_part(tmp_path: Path, part: str, content: byt
         for name, kept in parts.items():
             broken.writestr(name, content if name == part else kept)
     with pytest.raises(DataError, match=r"t\.xlsx: expected an \.xlsx .*unreadable.* Save"):
-        read_report_table(path)
+        read_reports(path)
 
 
 def test_a_stray_cell_far_off(tmp_path: Path) -> None:
@@ -150,28 +154,28 @@ def test_a_stray_cell_far_off(tmp_path: Path) -> None:
     book.active["ZZ100000"] = "stray"
     book.save(path)
     with pytest.raises(DataError, match=r"expected 2 cells in each row, .* more in row 100000\."):
-        read_report_table(path)
+        read_reports(path)
 
 
 def test_half_of_a_character(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text('{"a.png": "One \\ud800 area."}')
     with pytest.raises(DataError, match=r"t\.json: expected JSON .* surrogates not allowed"):
-        read_report_table(path)
+        read_reports(path)
 
 
 def test_empty_csv(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.touch()
     with pytest.raises(DataError, match=r"t\.csv: expected one column `Image`, found .* \[\]"):
-        read_report_table(path)
+        read_reports(path)
 
 
 def test_missing_table(path: Path) -> None:
     with pytest.raises(DataError, match="expected a table, found no such file"):
-        read_report_table(path)
+        read_reports(path)
 
 
 def test_other_kind(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t\.xls: expected a .* or \.json table, found `\.xls`"):
-        read_report_table(tmp_path / "t.xls")
+        read_reports(tmp_path / "t.xls")

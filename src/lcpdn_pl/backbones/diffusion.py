@@ -265,7 +265,9 @@ class DiffusionFeatures(FrozenBackbone):
         for tensor in (image, self.noise, prompt):
             if tensor is not None:
                 row = tensor[min(index, len(tensor) - 1)]
-                digest.update(row.detach().cpu().contiguous().numpy().tobytes())
+                # As bytes, since NumPy knows no bfloat16, which a prompt under autocast is.
+                content = row.detach().cpu().contiguous().view(torch.uint8)
+                digest.update(content.numpy().tobytes())
         return digest.hexdigest()
 
     @cached_property

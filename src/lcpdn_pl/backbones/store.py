@@ -6,6 +6,7 @@ import re
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,10 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lcpdn_pl.errors import ConfigError
+from lcpdn_pl.files import write_whole
+
 log = logging.getLogger(__name__)
 
 _ENTRY = re.compile(r"[0-9a-f]{32}\.safetensors")
-_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.\d+\.partial")
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.safetensors\.\d+\.partial")  # as write_whole names them
 _STALE_PARTIAL = 3600.0  # seconds after which a half-written file has no writer any more
 
 
@@ -31,7 +35,8 @@ class FeatureStore:
     throw each of them out just before its turn. Other files in the folder are left alone.
 
     Args:
-        folder: Where the entries lie; made if need be.
+        folder: Where the entries lie; made for the first one that is written, so that a network
+            whose features are only computed asks for no folder.
         limit: GiB that all entries together may take.
 
     Attributes:
@@ -47,7 +52,6 @@ class FeatureStore:
         self._started = time.time()
         self._verified: set[str] = set()
         self._full = False
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     def read(self, key: str) -> list[Tensor] | None:
         """The feature maps of an entry, memory-mapped and read-only by contract.
@@ -60,34 +64,40 @@ class FeatureStore:
             maps, checksum = _load(path)
             if key not in self._verified and checksum != _checksum(maps):
                 raise SafetensorError("checksum differs")  # noqa: TRY301 - as a torn file would
-            os.utime(path)
         except FileNotFoundError:
             self.misses += 1
             return None
         except (SafetensorError, OSError, RuntimeError) as error:  # the last of odd shapes
             log.warning("Cached features %s are torn (%s); computing them again.", path, error)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's, whose folder it is
+                path.unlink(missing_ok=True)
             self.misses += 1
             return None
+        with suppress(OSError):  # another user's; it only counts as unused for longer
+            os.utime(path)
         self._verified.add(key)
         self.hits += 1
         return maps
 
     def write(self, key: str, maps: Sequence[Tensor]) -> None:
-        """Stores an entry, unless there is no room for it or it cannot be written."""
+        """Stores an entry, unless there is no room for it or it cannot be written.
+
+        Raises:
+            ConfigError: If the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder}: expected a folder for features, found none that can be made "
+                f"({error}). Correct feature_cache, or set it to null."
+            ) from error
         tensors = {str(i): m.detach().cpu().contiguous() for i, m in enumerate(maps)}
         content = save(tensors, {"checksum": _checksum(list(tensors.values()))})
-        if not self._make_room(len(content)):
-            return
-        partial = self.folder / f".{key}.{os.getpid()}.partial"
         try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # so that no crash leaves a renamed but empty file
-            partial.replace(self._path(key))
+            if self._make_room(len(content)):
+                write_whole(self._path(key), content)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             log.warning("Features could not be cached in %s: %s", self.folder, error)
 
     def _path(self, key: str) -> Path:
@@ -108,7 +118,10 @@ class FeatureStore:
         for used, length, path in sorted(entries):
             abandoned = path.suffix == ".partial" and now - used > _STALE_PARTIAL
             if abandoned or (total > self.limit and used < self._started):
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError:  # another user's, and takes its room still
+                    continue
                 total -= length
         if total > self.limit and not self._full:
             self._full = True

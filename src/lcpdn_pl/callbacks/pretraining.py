@@ -1,7 +1,6 @@
 """What a pretraining run leaves behind: curves, samples, and the denoiser itself."""
 
 import time
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,11 @@ import lightning
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from lcpdn_pl.backbones.weights import save_denoiser
 from lcpdn_pl.data.pool import ImagePool, pixel_hash
+from lcpdn_pl.files import figure_png
 from lcpdn_pl.plotting import image_grid, loss_curves
 from lcpdn_pl.tasks.denoising import DenoisingTask
 
@@ -43,6 +42,7 @@ class PretrainingReport(Callback):
         self._seconds = 0.0
         self._since = 0.0
         self._exported = 0
+        self._images = pd.DataFrame()
 
     def state_dict(self) -> dict[str, Any]:
         """Curve and time, kept in checkpoints."""
@@ -90,11 +90,12 @@ class PretrainingReport(Callback):
             self._export(trainer, pl_module)
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir, FOLDER)
-            Console().print(f"Denoiser: {folder}", soft_wrap=True)
             Console().print(
+                f"Denoiser: {folder}\n"
                 f"Use it with: lcpdn fit --config configs/monuseg.yaml "
                 f"--model.network.denoiser={folder}",
                 soft_wrap=True,
+                markup=False,
             )
 
     def _export(self, trainer: lightning.Trainer, task: DenoisingTask) -> None:
@@ -102,28 +103,24 @@ class PretrainingReport(Callback):
         if not trainer.is_global_zero:
             return
         pool = trainer.datamodule  # type: ignore[attr-defined]
+        if self._images.empty:  # once: every image is decoded for it
+            self._images = _hash_images(pool)
         samples = image_grid(task.sample(self.samples, self.side), f"samples after {step} steps")
         curve = pd.DataFrame(self._curve)
         curves = loss_curves(curve)
         if isinstance(trainer.logger, TensorBoardLogger):
             trainer.logger.experiment.add_figure("samples", samples, step)
         documents: dict[str, str | bytes] = {
-            "samples.png": _png(samples),
-            "curve.png": _png(curves),
+            "samples.png": figure_png(samples),
+            "curve.png": figure_png(curves),
             "curve.csv": curve.to_csv(index=False),
             "README.md": _model_card(task, pool, curve),
-            "images.csv": _images(pool).to_csv(index=False),
+            "images.csv": self._images.to_csv(index=False),
         }
         save_denoiser(task.ema.module, Path(trainer.default_root_dir, FOLDER), documents)
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, dpi=100, format="png")
-    return buffer.getvalue()
-
-
-def _images(pool: ImagePool) -> pd.DataFrame:
+def _hash_images(pool: ImagePool) -> pd.DataFrame:
     """The images by hash of their pixels: those learnt from, and those held out."""
     return pd.DataFrame(
         {

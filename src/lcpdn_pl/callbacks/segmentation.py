@@ -12,6 +12,7 @@ import lightning
 import numpy as np
 import pandas as pd
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
@@ -37,11 +38,11 @@ class OverlaySheets(Callback):
     """Logs overlay sheets of the first validation images to TensorBoard.
 
     Args:
-        every_n_epochs: Epochs from one sheet to the next; the last epoch always gets one.
+        every_n_epochs: Epochs from one sheet to the next; the end of the run always gets one.
         rows: Images on a sheet.
     """
 
-    def __init__(self, every_n_epochs: int = 5, rows: int = 6) -> None:
+    def __init__(self, every_n_epochs: PositiveInt = 5, rows: PositiveInt = 6) -> None:
         self.every_n_epochs = every_n_epochs
         self.rows = rows
         self._panels: list[Panel] = []
@@ -59,9 +60,10 @@ class OverlaySheets(Callback):
         if not isinstance(pl_module, SegmentationTask):
             return
         epoch = trainer.current_epoch + 1
-        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-        if due and not trainer.sanity_checking:
-            room = self.rows - len(self._panels)
+        last = epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        due = epoch % self.every_n_epochs == 0 or last
+        room = self.rows - len(self._panels)
+        if due and room and not trainer.sanity_checking:
             self._panels += panels(batch, outputs)[:room]
 
     def on_validation_epoch_end(
@@ -89,7 +91,7 @@ class TestReport(Callback):
         rows: Images on the overlay sheet, evenly spread over the test split.
     """
 
-    def __init__(self, rows: int = 8) -> None:
+    def __init__(self, rows: PositiveInt = 8) -> None:
         self.rows = rows
         self._start_again()
 
@@ -185,7 +187,8 @@ class TestReport(Callback):
         if not changes:  # the tab has one row a run
             show_hparams(trainer)
         _print_table(metrics, title, caption)
-        Console().print(f"Per-image results, tables and overlay sheet: {folder}", soft_wrap=True)
+        told = f"Per-image results, tables and overlay sheet: {folder}"
+        Console().print(told, soft_wrap=True, markup=False)
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -236,7 +239,8 @@ class PredictionWriter(BasePredictionWriter):
         folder = _predict_folder(trainer)
         title = f"{type(pl_module.network).__name__}, predictions"
         save_figure(overlay_sheet(self._panels, title), folder / "overlay.png")
-        Console().print(f"Predicted masks and overlay sheet: {folder}", soft_wrap=True)
+        told = f"Predicted masks and overlay sheet: {folder}"
+        Console().print(told, soft_wrap=True, markup=False)
         self._panels = []
 
 

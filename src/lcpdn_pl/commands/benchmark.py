@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
@@ -24,7 +23,7 @@ from rich.progress import (
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
-from lcpdn_pl.commands.grid import STATE, Cell, read_grid
+from lcpdn_pl.commands.grid import STATE, Cell, Progress, read_grid
 from lcpdn_pl.errors import ConfigError, RunError
 
 LOG = "log.txt"
@@ -71,7 +70,7 @@ def benchmark(
         names = ", ".join(cell.name for cell in read_grid(grid)[:5])
         raise ConfigError(f"No cell of {grid} matches {only!r}; they are called {names}...")
     left = [cell for cell in cells if not cell.done()]
-    console = Console()
+    console = Console(markup=False)  # arguments and logs may hold brackets
     if dry_run:
         console.print(_overview(cells))
         return
@@ -175,28 +174,38 @@ def _run(cell: Cell, jobs: int, end: float) -> bool:
                 arguments = ["--ckpt_path", str(cell.folder)]
             else:
                 shutil.rmtree(cell.folder, ignore_errors=True)
+                progress = Progress(cell.fit)
                 arguments = ["--run_folder", str(cell.folder), *cell.fit]
             cell.write(progress)
-            seconds = _lcpdn(cell, jobs, files, "fit", arguments)
-            spent = progress.seconds.get("fit", 0) + seconds
-            progress = replace(progress, fitted=True, seconds=progress.seconds | {"fit": spent})
-            cell.write(progress)
+            start = time.monotonic()
+            try:
+                _lcpdn(cell, jobs, files, "fit", arguments)
+                progress.fitted = True
+            finally:
+                # Also of one that ends early: the next one may go on from its checkpoint.
+                spent = time.monotonic() - start
+                progress.seconds["fit"] = progress.seconds.get("fit", 0) + spent
+                cell.write(progress)
         for label, arguments in cell.tests.items():
             if label not in progress.tested:
                 best = ["--ckpt_path", str(cell.folder / "best.ckpt")]
-                seconds = _lcpdn(cell, jobs, files, "test", [*best, *arguments])
+                start = time.monotonic()
+                _lcpdn(cell, jobs, files, "test", [*best, *arguments])
                 progress.tested[label] = arguments
-                progress.seconds[label] = seconds
+                progress.seconds[label] = time.monotonic() - start
                 cell.write(progress)
     return True
 
 
-def _lcpdn(cell: Cell, jobs: int, files: list[int], subcommand: str, arguments: list[str]) -> float:
-    """Runs one ``lcpdn`` with its output in the cell's log; returns the seconds that it took."""
+def _lcpdn(cell: Cell, jobs: int, files: list[int], subcommand: str, arguments: list[str]) -> None:
+    """Runs one ``lcpdn`` with its output in the cell's log.
+
+    Raises:
+        RunError: If it fails; gives the last line that it printed.
+    """
     environment = dict(os.environ)
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // jobs)))
-    start = time.monotonic()
     path = cell.folder / LOG
     with path.open("ab") as log:
         status = subprocess.run(  # noqa: S603 - this package itself
@@ -211,7 +220,6 @@ def _lcpdn(cell: Cell, jobs: int, files: list[int], subcommand: str, arguments: 
     if status:
         lines = path.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
         raise RunError(f"lcpdn {subcommand} ended with status {status}: {lines[-1]} (see {path})")
-    return time.monotonic() - start
 
 
 def _cores() -> int:

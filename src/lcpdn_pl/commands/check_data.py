@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import AutoTokenizer
 
-from lcpdn_pl.backbones import weights
+from lcpdn_pl.backbones.catalogue import CATALOGUE
 from lcpdn_pl.commands.progress import progress_bars
 from lcpdn_pl.commands.sources import Source, open_source
 from lcpdn_pl.data import checks
@@ -53,7 +53,7 @@ def check_data(
             layout, or a manifest (.csv or .jsonl).
         root: Data root in place of the configuration's.
         foreground: Mask values that are foreground, such as [127,255]; by default those of the
-            configuration or, for a folder or a manifest, all but 0.
+            configuration, of a manifest 1 and 255, as in training, and of a folder all but 0.
         json: Print one JSON object and nothing else.
         sheet: Picture file (.png) to write, with 12 random samples, their masks and reports.
         sheet_seed: Seed of their choice.
@@ -106,12 +106,11 @@ def _check_tokens(source: Source) -> list[Finding]:
     encoders = dict.fromkeys([source.text_encoder or EMBEDDED, EMBEDDED, PAPER])
     findings = []
     for encoder in encoders:
-        name, _, revision = encoder.partition("@")
-        folder = str(weights.minilm_l6()) if encoder == EMBEDDED else name
+        name, place, revision = _tokenizer(encoder)
         try:
             tokenizer = AutoTokenizer.from_pretrained(
-                folder,
-                revision=revision or None,
+                place,
+                revision=revision,
                 local_files_only=True,
                 trust_remote_code=False,
             )
@@ -126,6 +125,21 @@ def _check_tokens(source: Source) -> list[Finding]:
         reads = min(limit, tokenizer.model_max_length)
         findings += checks.check_lengths(source.samples, name, count, reads)
     return findings
+
+
+def _tokenizer(encoder: str) -> tuple[str, str, str | None]:
+    """Where `create_text_encoder` would take an encoder's tokenizer from.
+
+    Returns:
+        What to call the encoder, its folder or hub id, and the commit there.
+    """
+    name, _, revision = encoder.partition("@")
+    entry = CATALOGUE.get(encoder)
+    if entry is not None and entry.present:  # its weights are not read, and need no verifying
+        return name, str(entry.path.parent), None
+    if Path(encoder).is_dir():  # its name may hold an @
+        return encoder, encoder, None
+    return name, name, revision or None
 
 
 def as_json(source: str, findings: Sequence[Finding]) -> dict[str, Any]:

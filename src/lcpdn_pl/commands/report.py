@@ -88,7 +88,8 @@ def report(runs: Sequence[Path], out: Path = Path("report"), grid: Path | None =
     write_whole(out / "results.md", markdown(title, sections))
     write_whole(out / "results.tex", latex(sections))
     write_whole(out / "report.html", html(title, sections))
-    Console().print(f"{title}: {out / 'report.html'}, and tables beside it", soft_wrap=True)
+    told = f"{title}: {out / 'report.html'}, and tables beside it"
+    Console().print(told, soft_wrap=True, markup=False)
 
 
 def _missing_cells(grid: Path) -> dict[str, pd.DataFrame]:
@@ -97,8 +98,10 @@ def _missing_cells(grid: Path) -> dict[str, pd.DataFrame]:
     cells = read_grid(grid)
     for cell in cells:
         row, _, last = cell.name.rpartition("/")
-        for test in cell.tests.keys() - cell.read().tested.keys():
-            left[row, test].append(last)
+        tested = cell.read().tested
+        for test in cell.tests:
+            if test not in tested:
+                left[row, test].append(last)
     if not left:
         return {}
     rows = [(row, test, ", ".join(last)) for (row, test), last in left.items()]

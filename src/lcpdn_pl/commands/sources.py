@@ -1,6 +1,7 @@
 """What a command takes for a data set: a run's configuration, a folder or a manifest."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lcpdn_pl.data import DataModule, Manifest, Phantom, SegmentationDataModule
 from lcpdn_pl.data.lvit import list_lvit
 from lcpdn_pl.data.manifest import list_manifest
+from lcpdn_pl.data.own import FOREGROUND
 from lcpdn_pl.data.problems import Problems
 from lcpdn_pl.data.protocols import read_protocol
 from lcpdn_pl.data.public import PublicDataModule
@@ -75,6 +77,7 @@ def open_source(path: Path, root: str | None = None) -> Source:
 
 def _from_files(path: Path) -> Source:
     problems = Problems()
+    foreground = None
     try:
         if path.is_dir() or not path.suffix:
             samples, problems = list_lvit(path)
@@ -82,6 +85,7 @@ def _from_files(path: Path) -> Source:
         else:
             samples, problems = list_manifest(path)
             remedy = "Correct these rows; paths are relative to the manifest's folder."
+            foreground = FOREGROUND
             # Noted already: neither is looked for again.
             there = samples["image"].map(lambda image: Path(image).is_file())
             samples = samples[there.astype(bool)]
@@ -90,7 +94,7 @@ def _from_files(path: Path) -> Source:
     except DataError as error:
         problems.add("reason why nothing else can be checked", str(error))
         return Source(problems=problems)
-    return Source(samples, samples, problems, remedy)
+    return Source(samples, samples, problems, remedy, foreground)
 
 
 def _from_config(path: Path, root: str | None) -> Source:
@@ -110,6 +114,10 @@ def _from_config(path: Path, root: str | None) -> Source:
         protocol = read_protocol(module.protocols[module.protocol])
         samples = protocol[["name", "split"]].merge(source.listed.drop(columns="split"), on="name")
         source = replace(source, samples=samples, protocol=protocol, protocol_name=module.protocol)
+    if isinstance(module, PublicDataModule) and not source.problems.kinds:
+        # What is wrong with the protocol's names the checks list, beside all else.
+        with suppress(DataError):
+            source = replace(source, samples=module.read_samples())
     network = config
     for key in ("model", "init_args", "network", "init_args"):
         inner = network.get(key)

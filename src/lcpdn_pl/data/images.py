@@ -14,7 +14,7 @@ from lcpdn_pl.errors import DataError
 from lcpdn_pl.metrics import IGNORE
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _OPAQUE = 255
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
 _MOST_VALUES = 8
@@ -73,7 +73,7 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in PICTURES and not path.name.startswith(".")
     )
 
 

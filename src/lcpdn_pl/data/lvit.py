@@ -6,12 +6,12 @@ from typing import TypeVar
 
 import pandas as pd
 
+from lcpdn_pl.data.images import PICTURES
 from lcpdn_pl.data.problems import Problems
 from lcpdn_pl.data.report_tables import Report, read_reports
 from lcpdn_pl.errors import DataError
 
 FOLDERS = {"train": "Train_Folder", "val": "Val_Folder", "test": "Test_Folder"}
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave behind; .DS_Store is hidden
 
 _Content = TypeVar("_Content")

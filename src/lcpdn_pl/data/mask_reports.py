@@ -7,7 +7,8 @@ The rules, `left` being the left of the image:
 
 `lungs`
     Areas are connected regions (touching corners connect). A side is named if one of the areas has
-    at least 30 % of its pixels there. The level of a side is each third that holds at least 10 % of
+    at least 30 % of its pixels there, and both sides if none is: the middle column of an odd width
+    belongs to neither. The level of a side is each third that holds at least 10 % of
     the side's foreground; `all` stands for three. The thirds are those of the rows that bear lung,
     from 30 to 60 % of the image's height; what lies above or below belongs to the outer thirds.
     Rows and shares are those that agree best with the reports of the training images of QaTa-COV19
@@ -93,6 +94,8 @@ def _lungs(mask: _Bools) -> str:
         there = np.bincount(labels[:, columns][part], minlength=count + 1)[1:]
         if (there >= _SIDE_SHARE * sizes).any():
             places.append(f"{_lung_levels(part)} {side} lung")
+    if not places:
+        places = [f"{_lung_levels(mask)} {side} lung" for side in _SIDES]
     return (
         f"{'Unilateral' if len(places) == 1 else 'Bilateral'} pulmonary infection, "
         f"{_number(count)} infected area{'s' * (count > 1)}, {' and '.join(places)}."

@@ -243,8 +243,3 @@ def read_reports(path: Path) -> dict[str, Report]:
         cells[name_at]: Report(cells[text_at], "" if source_at is None else cells[source_at])
         for cells in rows
     }
-
-
-def read_report_table(path: Path) -> dict[str, str]:
-    """The texts alone of `read_reports`."""
-    return {name: report.text for name, report in read_reports(path).items()}

@@ -109,6 +109,51 @@ def test_a_thumbnail_before_the_picture_is_not_taken_for_it(
     np.testing.assert_array_equal(picture.rows(150, 171), full[150:171])
 
 
+def write_aperio(path: Path, *tiled: Any, **options: Any) -> None:
+    """A file as Aperio's scanners write it: picture, thumbnail, then tiled pages, then the label.
+
+    Args:
+        path: The file.
+        tiled: Pixels of the tiled pages, none of them flagged as a copy.
+        options: Of the first page alone.
+    """
+    description = "Aperio Image Library v11.2.1 \r\n50x70 [0,0 50x70] (16x16) |AppMag = 40"
+    first, *levels = ({"data": page, "tile": (16, 16)} for page in tiled)
+    thumbnail = {"data": COLOUR[::3, ::3], "subfiletype": 0}
+    label = {"data": COLOUR[:9, :9], "subfiletype": 1}
+    with tifffile.TiffWriter(path) as writer:
+        for page in (first | options, thumbnail, *levels, label):
+            page = {"description": description, "compression": "zlib"} | page
+            writer.write(**page, photometric="rgb", metadata=None)
+
+
+@pytest.mark.parametrize("large", [0, 2**26], ids=["large", "small"])
+def test_aperio_pyramids_give_their_full_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr(tiff, "LARGE", large)
+    write_aperio(tmp_path / "a.svs", COLOUR, COLOUR[::2, ::2], COLOUR[::4, ::4])
+    with tifffile.TiffFile(tmp_path / "a.svs") as file:
+        assert [page.aspage().is_reduced for page in file.pages] == [False] * 4 + [True]
+        assert [len(series.levels) for series in file.series] == [3, 1, 1]
+    picture = open_picture(tmp_path / "a.svs")
+    assert (picture.height, picture.width) == (70, 50)
+    np.testing.assert_array_equal(picture.rows(0, 70), COLOUR)
+    np.testing.assert_array_equal(picture.rows(15, 33), COLOUR[15:33])
+
+
+def test_several_focal_planes_are_refused(tmp_path: Path) -> None:
+    write_aperio(tmp_path / "a.svs", COLOUR, COLOUR, COLOUR, COLOUR[::2, ::2], COLOUR[::2, ::2])
+    with pytest.raises(DataError, match=r"a\.svs: expected one picture, found 3 pages"):
+        open_picture(tmp_path / "a.svs")
+
+
+def test_pages_of_other_makers_are_no_pyramid(tmp_path: Path) -> None:
+    write_aperio(tmp_path / "a.tif", COLOUR, COLOUR[::2, ::2], description="Mine")
+    with pytest.raises(DataError, match=r"a\.tif: expected one picture, found 3 pages"):
+        open_picture(tmp_path / "a.tif")
+
+
 def test_a_reduced_picture_alone_is_read(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", subfiletype=1)
     np.testing.assert_array_equal(open_picture(tmp_path / "a.tif").rows(0, 70), COLOUR)

@@ -47,15 +47,9 @@ def open_tiff(path: Path) -> Picture:
             layout that cannot be read by parts.
     """
     with _opened(path) as pages:
-        page = _full_size(pages)
+        page = _full_size(path, pages)
         if len(pages) == 1 and page.imagewidth * page.imagelength <= LARGE:
             return open_plain(path)
-        full = sum(not other.is_reduced for other in pages)
-        if full > 1:
-            raise DataError(
-                f"{path}: expected one picture, found {full} pages. Save each page as a file of "
-                "its own."
-            )
         _check_layout(path, page)
         return TiffPicture(path, page.imagelength, page.imagewidth)
 
@@ -79,7 +73,7 @@ class TiffPicture(Picture):
     def rows(self, top: int, bottom: int) -> Pixels:
         """See :meth:`Picture.rows`."""
         with _opened(self._path) as pages:
-            page = _full_size(pages)
+            page = _full_size(self._path, pages)
             values = _stored(page, top, bottom) if page.is_contiguous else _parts(page, top, bottom)
         if values.dtype != np.uint8:
             values = np.rint(values / np.float32(257)).astype(np.uint8)
@@ -103,9 +97,28 @@ def _opened(path: Path) -> Iterator[list[Any]]:
         raise DataError(f"{path}: this TIFF cannot be read ({error}). {remedy}") from error
 
 
-def _full_size(pages: list[Any]) -> Any:
-    """The first page that is no smaller copy of another; writers put thumbnails before it too."""
-    return next((page for page in pages if not page.is_reduced), pages[0])
+def _full_size(path: Path, pages: list[Any]) -> Any:
+    """The one page that is no smaller copy of another; writers put thumbnails before it too.
+
+    Raises:
+        DataError: There are several.
+    """
+    first = pages[0]
+    if first.is_svs and first.is_tiled:
+        # Aperio's levels are tiled and its thumbnail is not, but neither need be flagged as a copy.
+        # TiffFile.series would tell them, but for a file that lies takes any memory and opens its
+        # neighbours.
+        size = first.imagelength * first.imagewidth
+        full = [page for page in pages if page.is_tiled]
+        full = [page for page in full if page.imagelength * page.imagewidth >= size]
+    else:
+        full = [page for page in pages if not page.is_reduced] or [first]
+    if len(full) > 1:
+        raise DataError(
+            f"{path}: expected one picture, found {len(full)} pages. Save each page as a file of "
+            "its own."
+        )
+    return full[0]
 
 
 def _check_layout(path: Path, page: Any) -> None:

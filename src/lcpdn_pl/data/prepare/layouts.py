@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from lcpdn_pl.data.lvit import PICTURES, owner
+from lcpdn_pl.data.images import PICTURES
+from lcpdn_pl.data.lvit import owner
 from lcpdn_pl.data.prepare.sources import File
 from lcpdn_pl.data.problems import Problems
 
