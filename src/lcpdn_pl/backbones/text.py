@@ -80,9 +80,9 @@ class TextEncoder(FrozenBackbone):
             Tokens [B, N, D_T] and a mask [B, N], true where a token is valid and false where it
             pads a shorter report.
         """
-        missing = [text for text in dict.fromkeys(reports) if text not in self._cache]
-        if missing:
-            self._encode(missing)
+        for text in dict.fromkeys(reports):
+            if text not in self._cache:
+                self._cache[text] = self._encode(text)
         device = next(self.net.parameters()).device
         encoded = []
         for text in reports:
@@ -96,17 +96,17 @@ class TextEncoder(FrozenBackbone):
         return tokens, valid
 
     @torch.no_grad()
-    def _encode(self, texts: list[str]) -> None:
+    def _encode(self, text: str) -> Tensor:
+        """Tokens [N, D_T] of a report, by itself: their last bits depend on what is beside it."""
         device = next(self.net.parameters()).device
-        batch = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        inputs = self.tokenizer(
+            [text], truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(device)
         # In full precision whatever the caller's autocast, since these values are kept.
         with torch.autocast(device.type, enabled=False):
-            hidden = self.net(**batch).last_hidden_state
-        for text, tokens, valid in zip(texts, hidden, batch["attention_mask"], strict=True):
-            self._cache[text] = tokens[valid.bool()].cpu()
-        self.encoded += len(texts)
+            tokens: Tensor = self.net(**inputs).last_hidden_state[0]
+        self.encoded += 1
+        return tokens.cpu()
 
 
 def create_text_encoder(name: str, max_tokens: int = 64) -> TextEncoder:

@@ -50,8 +50,10 @@ class PreciseBatchNorm(Callback):
             layer.train()
         loader = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
         for images in islice(loader, self.batches):
+            moved = trainer.strategy.batch_to_device(images)
             # The way of a training step: to segment may take many passes, as of MedSegDiff.
-            pl_module.training_terms(trainer.strategy.batch_to_device(images))
+            with trainer.precision_plugin.forward_context():
+                pl_module.training_terms(moved)
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
             layer.eval()

@@ -265,8 +265,8 @@ def probability_bins(logits: Tensor, target: Tensor) -> Tensor:
         [3, BINS] of float64: pixels, sum of their probabilities, foreground pixels.
     """
     valid = target != IGNORE
-    probability = logits.float().softmax(dim=1)[:, 1][valid].double().cpu()
-    foreground = (target[valid] == 1).double().cpu()
+    probability = logits.float().softmax(dim=1)[:, 1][valid].cpu().double()
+    foreground = (target[valid] == 1).cpu().double()
     index = (probability * BINS).long().clamp(max=BINS - 1)
     weights = (torch.ones_like(probability), probability, foreground)
     return torch.stack([torch.bincount(index, weight, BINS) for weight in weights])
@@ -291,18 +291,18 @@ def _write_png(path: Path, pixels: NDArray[Any]) -> None:
 
 
 def panels(batch: Batch, logits: Tensor) -> list[Panel]:
-    """Panels of a batch at the network's size, whatever size its masks have."""
+    """Panels of a batch at the network's size, whatever size its masks have, on the CPU."""
     size = (batch["image"].shape[-2], batch["image"].shape[-1])
     result = []
     for index, name in enumerate(batch["name"]):
         mask = resize_mask(batch["mask"][index].byte().cpu().numpy(), size, "native")
         result.append(
             Panel(
-                batch["image"][index],
+                batch["image"][index].cpu(),
                 batch["text"][index],
                 name,
-                logits[index].argmax(dim=0),
-                None if (mask == IGNORE).all() else logits.new_tensor(mask).long(),
+                logits[index].argmax(dim=0).cpu(),
+                None if (mask == IGNORE).all() else torch.from_numpy(mask).long(),
             )
         )
     return result
