@@ -15,7 +15,7 @@ from lcpdn_pl.data.images import read_image
 from lcpdn_pl.data.public import PublicDataModule
 from lcpdn_pl.data.transforms import resize_image, to_tensor
 from lcpdn_pl.errors import ConfigError, DataError
-from tests.conftest import TreeMaker, write_images
+from tests.conftest import TreeMaker, quiet_trainer, write_images
 
 every_module = pytest.mark.parametrize("module", [MoNuSeg, QaTaCOV19, MosMedPlus])
 
@@ -356,3 +356,20 @@ def test_a_pool_without_images_is_an_error(make_tree: TreeMaker, tmp_path: Path)
         phantom.setup("fit")
     with pytest.raises(DataError, match=r"gone: expected a folder with images .* found none"):
         MoNuSeg(root, "full", unlabelled=str(tmp_path / "gone")).setup("fit")
+
+
+@pytest.mark.parametrize(("split", "count"), [("val", 2), ("test", 3)])
+def test_every_process_needs_an_image_to_score(
+    split: str, count: int, make_tree: TreeMaker, tmp_path: Path
+) -> None:
+    module = MosMedPlus(str(make_tree(tmp_path / "tree")), protocol="full", image_size=32)
+    module.setup("fit")
+    trainer = quiet_trainer(tmp_path)
+    module.trainer = trainer
+    loader = getattr(module, f"{split}_dataloader")
+    with pytest.MonkeyPatch.context() as several:
+        several.setattr(type(trainer), "world_size", count)
+        assert len(loader()) == 1
+        several.setattr(type(trainer), "world_size", count + 1)
+        with pytest.raises(ConfigError, match=rf"{count} {split} images for {count + 1} processes"):
+            loader()

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from lcpdn_pl.backbones.base import FrozenBackbone
 from lcpdn_pl.data import Phantom
 from lcpdn_pl.data.dataset import Batch
-from lcpdn_pl.errors import CheckpointError, RunError
+from lcpdn_pl.errors import CheckpointError, ConfigError, RunError
 from lcpdn_pl.models import LCPDN
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.tasks import SegmentationTask
@@ -176,6 +176,34 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_batch(tmp_path: Pa
     after = network.scale.item()
     assert np.isfinite(after)
     assert after != before  # the step before it
+
+
+def test_a_frozen_backbone_keeps_its_batch_norms(tmp_path: Path) -> None:
+    network = Bright()
+    network.backbone.norm = nn.BatchNorm2d(3)
+    task = nn.SyncBatchNorm.convert_sync_batchnorm(SegmentationTask(network))  # as Lightning does
+    batch = {"image": torch.rand(1, 3, 8, 8), "mask": torch.ones(1, 8, 8).long(), "text": [""]}
+    with pytest.raises(ConfigError, match=r"sync_batchnorm is true, .* frozen network\.backbone"):
+        quiet_trainer(tmp_path, max_epochs=1).fit(task, DataLoader([batch], batch_size=None))  # type: ignore[arg-type]
+
+
+def test_gradients_that_overflow_half_precision_for_good_end_the_run(tmp_path: Path) -> None:
+    batch = {
+        "image": torch.rand(1, 3, 8, 8),
+        "mask": torch.ones(1, 8, 8).long(),
+        "text": [""],
+        "name": ["fine"],
+    }
+    trainer = quiet_trainer(tmp_path, max_epochs=2)
+    scales = iter([1.0, 0.5])
+
+    class Falling:
+        def get_scale(self) -> float:
+            return next(scales)
+
+    trainer.precision_plugin.scaler = Falling()  # type: ignore[attr-defined]
+    with pytest.raises(RunError, match=r"16-mixed is down to 0\.5 at step 2: .* bf16-mixed"):
+        trainer.fit(SegmentationTask(Bright()), DataLoader([batch], batch_size=None))  # type: ignore[arg-type]
 
 
 def test_a_validation_loss_that_is_not_finite_leaves_the_checkpoints(tmp_path: Path) -> None:

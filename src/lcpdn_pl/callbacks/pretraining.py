@@ -82,7 +82,9 @@ class PretrainingReport(Callback):
         """Starts the clock again."""
         self._since = time.perf_counter()
 
-    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Exports what came after the last export, and says where it is and how to use it."""
         if not isinstance(pl_module, DenoisingTask) or not self._curve:
             return

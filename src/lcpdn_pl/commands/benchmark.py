@@ -52,7 +52,8 @@ def benchmark(
         grid: The grid's YAML file, see configs/benchmark/ for examples.
         only: Pattern of the cells to run, such as `monuseg/*`.
         dry_run: List the cells and how far they are, and run nothing.
-        jobs: Cells that run at one time; they share the processor's cores.
+        jobs: Cells that run at one time; they share the processor's cores, and the first GPU where
+            there is one. Of several GPUs `--engine ray` gives each cell its own.
         budget: Hours after which no further cell is started.
         engine: Where cells run: `local`, or `ray`, the running Ray cluster that `ray start` made or
             `RAY_ADDRESS` names. Its machines share this folder. A cell takes a GPU where there are

@@ -163,13 +163,21 @@ class SegmentationDataModule(DataModule):
         return self._loader(WithUnlabelled(dataset, pool), self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """In order, masks by ``mask_rule``."""
-        samples = self.samples[self.samples["split"] == "val"]
+        """In order, masks by ``mask_rule``.
+
+        Raises:
+            ConfigError: If there are fewer images than processes.
+        """
+        samples = self._share_out("val")
         return self._loader(self._dataset(samples, self.mask_rule), self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """In order, one by one, masks at their own size."""
-        samples = self.samples[self.samples["split"] == "test"]
+        """In order, one by one, masks at their own size.
+
+        Raises:
+            ConfigError: If there are fewer images than processes.
+        """
+        samples = self._share_out("test")
         if self.test_reports != "right":
             samples = samples.assign(text=self._other_reports(samples["text"].tolist()))
         dataset = self._dataset(samples)
@@ -236,6 +244,17 @@ class SegmentationDataModule(DataModule):
         rng = np.random.default_rng(self._seed)
         others = ([other for other in reports if other != report] for report in reports)
         return [other[rng.integers(len(other))] for other in others]
+
+    def _share_out(self, split: str) -> pd.DataFrame:
+        """Samples of a split that is scored, of which every process takes its share."""
+        samples = self.samples[self.samples["split"] == split]
+        processes = self._share()[1]
+        if len(samples) < processes:
+            raise ConfigError(
+                f"{self.name}: {len(samples)} {split} images for {processes} processes, expected "
+                f"at least one for each. Set --trainer.devices to {len(samples)} or less."
+            )
+        return samples
 
     def _share(self) -> tuple[int, int]:
         """Number of this process, and how many there are."""

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
-from lcpdn_pl.errors import RunError
+from lcpdn_pl.backbones.base import frozen_backbones
+from lcpdn_pl.errors import ConfigError, RunError
 from lcpdn_pl.files import write_whole
 from lcpdn_pl.tasks.notices import warn_of_dead_parameters
 
@@ -62,6 +63,37 @@ class Task(LightningModule):
             "the learning rate. The run's checkpoints are from before; "
             f"lcpdn fit --ckpt_path {folder} goes on from the last one."
         )
+
+    def on_fit_start(self) -> None:
+        """Looks whether the frozen backbones are still what was loaded.
+
+        Raises:
+            ConfigError: If ``trainer.sync_batchnorm`` has exchanged their batch norms, which in
+                timm's networks are the activations too.
+        """
+        for name, backbone in frozen_backbones(self).items():
+            if any(isinstance(module, nn.SyncBatchNorm) for module in backbone.modules()):
+                raise ConfigError(
+                    f"trainer.sync_batchnorm is true, which replaces the batch norms of the frozen "
+                    f"{name}, and the activations that are part of them: expected false. Leave it "
+                    "out; a frozen network's statistics do not depend on the batch."
+                )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Looks whether half precision can hold the gradients.
+
+        Raises:
+            RunError: If the loss scale of ``16-mixed`` has fallen below 1: every step since was
+                left out, for gradients that are not finite without any scaling either.
+        """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and (scale := scaler.get_scale()) < 1:
+            raise RunError(
+                f"The loss scale of precision 16-mixed is down to {scale:g} at step "
+                f"{self.global_step}: expected at least 1, as gradients overflow half precision "
+                "and the steps are left out. Set --trainer.precision to bf16-mixed or 32-true, or "
+                "lower the learning rate."
+            )
 
     def on_after_backward(self) -> None:
         """Looks, after the first step, for parameters that were left out."""

@@ -115,6 +115,7 @@ class SegmentationTask(Task):
 
     def on_fit_start(self) -> None:
         """Keeps the run's seed."""
+        super().on_fit_start()
         self._seed = torch.initial_seed()
 
     def on_fit_end(self) -> None:
