@@ -43,9 +43,13 @@ class Calls(list[str]):
     def __init__(self) -> None:
         self.fail = ""
         self.prints = b""
+        self.environment: dict[str, str] = {}
 
-    def __call__(self, command: list[str], stdout: BinaryIO, **_: object) -> SimpleNamespace:
+    def __call__(
+        self, command: list[str], stdout: BinaryIO, env: dict[str, str], **_: object
+    ) -> SimpleNamespace:
         assert command[:3] == [sys.executable, "-m", "lcpdn_pl"]
+        self.environment = env
         self.append(shlex.join(command[3:]))
         stdout.write(self.prints)
         stdout.flush()
@@ -98,6 +102,22 @@ def test_no_job_is_an_error(grid: Path, capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         main(["benchmark", str(grid), "--jobs", "0"])
     assert "--jobs is 0: expected the number of cells" in capsys.readouterr().err
+
+
+def test_cells_that_run_together_share_the_cores(
+    grid: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["lcpdn_pl.commands.benchmark"], "_cores", lambda: 12)
+    for variable in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+        monkeypatch.delenv(variable, raising=False)
+    main(["benchmark", str(grid), "--only", "one/0"])
+    assert "OMP_NUM_THREADS" not in calls.environment  # one alone has them all
+    main(["benchmark", str(grid), "--only", "one/1", "--jobs", "3"])
+    assert calls.environment["OMP_NUM_THREADS"] == "4"
+    assert calls.environment["OPENCV_FOR_THREADS_NUM"] == "4"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    main(["benchmark", str(grid), "--only", "two/0", "--jobs", "3"])
+    assert calls.environment["OMP_NUM_THREADS"] == "2"  # as the user has it
 
 
 def test_everything_runs_once(grid: Path, calls: Calls) -> None:

@@ -205,8 +205,9 @@ def _lcpdn(cell: Cell, jobs: int, files: list[int], subcommand: str, arguments: 
         RunError: If it fails; gives the last line that it printed.
     """
     environment = dict(os.environ)
-    if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // jobs)))
+    if jobs > 1:  # else each takes all cores, and they spend their time waiting for each other
+        for variable in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+            environment.setdefault(variable, str(max(1, _cores() // jobs)))
     path = cell.folder / LOG
     with path.open("ab") as log:
         status = subprocess.run(  # noqa: S603 - this package itself
