@@ -49,7 +49,7 @@ def test_report_of_runs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     lines = (out / "results.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert rows[2].startswith("| **lcpdn** | **2** | **74.50 ± 1.41** | **37.25 ± 0.71** |")
-    assert "| 79.74 / 66.45 | 1,000 | 0 | 0.50 | 1.0 |" in rows[2]
+    assert "| 79.74 / 66.45 | 1,000 | 0 | 0.50 | 1.00 |" in rows[2]
     assert rows[3].startswith(
         "| unet | 1 | 63.50 | 31.75 | 63.50 | 31.75 "
         "| -10.00 (-10.00 to -10.00), p = 0.0078, 1 seed |"

@@ -233,7 +233,7 @@ def _method_rows(
         line["trainable"] = f"{result.facts['trainable']:,}"
         line["frozen"] = f"{result.facts['frozen']:,}"
         line["s/image"] = f"{result.facts['seconds_per_image']:.2f}"
-        line["GiB"] = f"{result.facts['peak_memory_gib']:.1f}"
+        line["GiB"] = f"{result.facts['peak_memory_gib']:.2f}"
         lines.append(line)
     if len(methods & set(published.index)) > 1:  # a comparison of methods, not of one's parts
         for method, note in published["note"].dropna().items():

@@ -68,7 +68,8 @@ class DenoisingTask(Task):
             raise ConfigError(f"{denoiser} is conditioned on classes, which a pool does not have.")
         self.patch, self.divisor = folding(unet, denoiser)
         self.unet = unet.requires_grad_(True).train()
-        self.ema = AveragedModel(self.unet, avg_fn=_Average(ema_decay)).requires_grad_(False)
+        self.ema = AveragedModel(self.unet, multi_avg_fn=_Average(ema_decay))
+        self.ema.requires_grad_(False)
         self.optimizer = optimizer
         self.warmup_steps = warmup_steps
         self.timestep_power = timestep_power
@@ -195,6 +196,13 @@ class _Average:
     def __init__(self, decay: float) -> None:
         self.decay = decay
 
-    def __call__(self, average: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
-        decay = min(self.decay, (1 + int(count)) / (10 + int(count)))
-        return torch.lerp(value, average, decay)
+    def __call__(
+        self,
+        averages: tuple[Tensor, ...] | list[Tensor],
+        values: tuple[Tensor, ...] | list[Tensor],
+        count: Tensor | int,
+    ) -> None:
+        count = int(count)  # once for all: a GPU is waited for
+        decay = min(self.decay, (1 + count) / (10 + count))
+        for average, value in zip(averages, values, strict=True):
+            average.copy_(torch.lerp(value, average, decay))
