@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test reliability fuzz lint typecheck check clean
+.PHONY: help setup demo test gpu reliability fuzz lint typecheck check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,8 +20,11 @@ demo: setup ## Train LCPDN on phantom images, test it, leave a TensorBoard run a
 	$(BIN)/lcpdn test --ckpt_path "$$(ls -t runs/phantom/lcpdn/*/best.ckpt | head -n 1)"
 	@echo "Curves and sheets: $(BIN)/tensorboard --logdir runs"
 
-test: setup ## Run the tests
-	$(BIN)/pytest -n auto
+test: setup ## Run the tests, on the CPU whether there is a GPU or not
+	CUDA_VISIBLE_DEVICES= $(BIN)/pytest -n auto
+
+gpu: setup ## Run every method on a GPU, and see that it finds what it finds on the CPU
+	$(BIN)/pytest --no-cov tests/test_gpu.py
 
 reliability: setup ## Kill a run 20 times at random moments, and see that it ends alike
 	LCPDN_KILLS=20 $(BIN)/pytest tests/test_resume.py --no-cov -s
