@@ -29,6 +29,25 @@ def lcpdn(folder: Path, *args: str) -> str:
     return done.stdout
 
 
+# The first process fails at its third step, when the second one waits for its gradients.
+FAILS = """
+import sys
+from lcpdn_pl.cli import main
+from lcpdn_pl.errors import RunError
+from lcpdn_pl.tasks import SegmentationTask
+
+step = SegmentationTask.training_step
+
+def fails(self, batch, index):
+    if self.global_rank == 0 and self.global_step == 2:
+        raise RunError("failed on purpose")
+    return step(self, batch, index)
+
+SegmentationTask.training_step = fails
+main(sys.argv[1:])
+"""
+
+
 @pytest.fixture
 def fit(tiny_denoiser: str, tiny_bert: str) -> list[str]:
     return [
@@ -77,3 +96,19 @@ def test_two_processes_end_where_one_does(fit: list[str], tmp_path: Path) -> Non
     assert metrics.loc["native", "dice"] == pytest.approx(mean, abs=1e-3)
     pixels = [pd.read_csv(test / "reliability.csv")["pixels"].sum() for test in tests]
     assert pixels == [5 * 32 * 32] * 2
+
+
+def test_no_process_waits_for_one_that_failed(fit: list[str], tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text(FAILS)
+    done = subprocess.run(  # noqa: S603 - ours
+        [sys.executable, "fails.py", *fit, "--data.batch_size=1", *TOGETHER],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=600,  # ends with the last process that could print
+    )
+    assert done.returncode == 1
+    assert done.stdout.rstrip().endswith("lcpdn: failed on purpose")  # the other one says nothing

@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from lcpdn_pl import __version__
 from lcpdn_pl.callbacks import (
     CONFIG,
+    EndTogether,
     OverlaySheets,
     PredictionWriter,
     PretrainingReport,
@@ -177,7 +178,7 @@ class LCPDNCLI(LightningCLI):
         last = RunCheckpoint(folder, filename="last", enable_version_counter=False)
         interrupt = SaveOnInterrupt(folder / LAST)
         callbacks, plugins = _listed(config.callbacks), _listed(config.plugins)
-        config.callbacks = [RunSummary(), *callbacks, interrupt, self.best, last]
+        config.callbacks = [RunSummary(), *callbacks, interrupt, EndTogether(), self.best, last]
         config.plugins = [*plugins, WholeCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 

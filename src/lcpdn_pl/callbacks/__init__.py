@@ -2,11 +2,12 @@
 
 from lcpdn_pl.callbacks.batch_norm import PreciseBatchNorm
 from lcpdn_pl.callbacks.pretraining import PretrainingReport
-from lcpdn_pl.callbacks.run import CONFIG, RunSummary, SaveConfig, SaveOnInterrupt
+from lcpdn_pl.callbacks.run import CONFIG, EndTogether, RunSummary, SaveConfig, SaveOnInterrupt
 from lcpdn_pl.callbacks.segmentation import OverlaySheets, PredictionWriter, TestReport
 
 __all__ = [
     "CONFIG",
+    "EndTogether",
     "OverlaySheets",
     "PreciseBatchNorm",
     "PredictionWriter",

@@ -138,6 +138,21 @@ class SaveOnInterrupt(Callback):
         self._forget()
 
 
+class EndTogether(Callback):
+    """Ends the other processes of a run when the first one fails, which they would wait for."""
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+        exception: BaseException,  # noqa: ARG002
+    ) -> None:
+        """Kills them: what waits for another heeds nothing less, and only the first one writes."""
+        launcher = trainer.strategy.launcher
+        if trainer.is_global_zero and launcher is not None:
+            launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows has SIGTERM alone
+
+
 def show_hparams(trainer: lightning.Trainer) -> None:
     """Shows a tested run in TensorBoard's HParams tab: its settings beside its test figures.
 
