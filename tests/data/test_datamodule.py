@@ -358,15 +358,17 @@ def test_a_pool_without_images_is_an_error(make_tree: TreeMaker, tmp_path: Path)
         MoNuSeg(root, "full", unlabelled=str(tmp_path / "gone")).setup("fit")
 
 
-@pytest.mark.parametrize(("split", "count"), [("val", 2), ("test", 3)])
-def test_every_process_needs_an_image_to_score(
-    split: str, count: int, make_tree: TreeMaker, tmp_path: Path
+@pytest.mark.parametrize(
+    ("stage", "split", "count"), [("val", "val", 2), ("test", "test", 3), ("predict", "test", 3)]
+)
+def test_every_process_needs_an_image(
+    stage: str, split: str, count: int, make_tree: TreeMaker, tmp_path: Path
 ) -> None:
     module = MosMedPlus(str(make_tree(tmp_path / "tree")), protocol="full", image_size=32)
     module.setup("fit")
     trainer = quiet_trainer(tmp_path)
     module.trainer = trainer
-    loader = getattr(module, f"{split}_dataloader")
+    loader = getattr(module, f"{stage}_dataloader")
     with pytest.MonkeyPatch.context() as several:
         several.setattr(type(trainer), "world_size", count)
         assert len(loader()) == 1

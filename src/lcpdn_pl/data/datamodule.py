@@ -185,10 +185,14 @@ class SegmentationDataModule(DataModule):
         return self._loader(dataset, 1)
 
     def predict_dataloader(self) -> DataLoader[Sample]:
-        """The split ``predict`` or, where there is none, ``test``; one by one."""
+        """The split ``predict`` or, where there is none, ``test``; one by one.
+
+        Raises:
+            ConfigError: If there are fewer images than processes.
+        """
         splits = set(self.samples["split"])
         split = "predict" if "predict" in splits else "test"
-        return self._loader(self._dataset(self.samples[self.samples["split"] == split]), 1)
+        return self._loader(self._dataset(self._share_out(split)), 1)
 
     def describe(self) -> str:
         """See :meth:`DataModule.describe`; says where images without masks come from."""
@@ -246,7 +250,7 @@ class SegmentationDataModule(DataModule):
         return [other[rng.integers(len(other))] for other in others]
 
     def _share_out(self, split: str) -> pd.DataFrame:
-        """Samples of a split that is scored, of which every process takes its share."""
+        """Samples of a split, of which every process takes its share."""
         samples = self.samples[self.samples["split"] == split]
         processes = self._share()[1]
         if len(samples) < processes:
