@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 150, 250])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=400)
-    parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="val")
     options = parser.parse_args()
     names = [*options.denoisers, *(["lcpdn-ddpm-small:random"] if options.random else [])]
     kinds: dict[str, Extract] = {
