@@ -74,7 +74,7 @@ def test_a_method_tested_in_one_way_keeps_its_name(runs: Path, tmp_path: Path) -
     write_run(runs / "z", 30, 0, reports="empty", ltfr=False)
     main(["report", *(str(runs / name) for name in "xyz"), "--out", str(tmp_path)])
     rows = [r for r in (tmp_path / "results.md").read_text().splitlines() if r.startswith("|")]
-    assert rows[2].startswith("| **lcpdn, ltfr=True** | **2** | **74.50 ± 1.41** |")
+    assert rows[2].startswith("| **lcpdn** | **2** | **74.50 ± 1.41** |")
 
 
 def test_methods_that_do_not_apply_are_said_to(runs: Path, tmp_path: Path) -> None:

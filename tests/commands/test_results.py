@@ -81,7 +81,7 @@ def write_run(
     return folder
 
 
-def test_rows_are_named_after_what_differs(tmp_path: Path) -> None:
+def test_rows_are_named_after_what_sets_them_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 70, 0, ltfr=True, width=8)
     write_run(tmp_path / "b", 72, 1, ltfr=True, width=8, protocol="draw_1")
     write_run(tmp_path / "c", 60, 0, ltfr=False, width=8)
@@ -91,8 +91,8 @@ def test_rows_are_named_after_what_differs(tmp_path: Path) -> None:
     results = read_results([tmp_path])
     labels = {test.parents[1].name: label for test, label in label_rows(results).items()}
     assert labels == {
-        "a": "lcpdn, ltfr=True",
-        "b": "lcpdn, ltfr=True",
+        "a": "lcpdn",
+        "b": "lcpdn",
         "c": "lcpdn, ltfr=False",
         "d": "unet",
         "e": "lcpdn",
@@ -114,8 +114,22 @@ def test_options_that_came_after_a_run_had_their_default(tmp_path: Path) -> None
     write_run(tmp_path / "other", 70, 1, reads_report=False, gone=1)
     found = label_rows(read_results([tmp_path]))
     labels = {test.parents[1].name: label for test, label in found.items()}
-    assert labels["old"] == "lcpdn, gone=None, reads_report=True"
-    assert labels["other"] == "lcpdn, gone=1, reads_report=False"
+    assert labels == {
+        "old": "lcpdn, gone=None",
+        "new": "lcpdn",
+        "other": "lcpdn, reads_report=False",
+    }
+
+
+def test_a_setting_without_a_usual_value_is_named_by_all(tmp_path: Path) -> None:
+    """Counted by runs: a run that was tested more often is no usual one."""
+    write_run(tmp_path / "a", 70, 0, ltfr=True)
+    write_run(tmp_path / "a", 60, 0, ltfr=True, reports="empty")
+    write_run(tmp_path / "b", 60, 0, ltfr=False)
+    assert set(label_rows(read_results([tmp_path])).values()) == {
+        "lcpdn, ltfr=True",
+        "lcpdn, ltfr=False",
+    }
 
 
 def test_where_and_how_a_run_was_made_names_no_row(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -146,10 +146,12 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def label_rows(results: Sequence[Result]) -> dict[Path, str]:
-    """Names every test after its run's method and, where runs of one method differ, what differs.
+    """Names every test after its run's method and what sets it apart from other runs of it.
 
-    Seeds, data and where things lie make no difference, nor do time and memory: only the network,
-    its loss and its optimizer do, and how long it is trained.
+    That is each setting that has another value than in most of the method's runs on the data; all
+    values are named where none is that of most, counted by runs. Seeds, data and where things lie
+    make no difference, nor do time and memory: only the network, its loss and its optimizer do, and
+    how long it is trained.
 
     Returns:
         Labels by the test's folder, such as ``lcpdn`` or ``lcpdn, ltfr=False``.
@@ -163,11 +165,19 @@ def label_rows(results: Sequence[Result]) -> dict[Path, str]:
         settings = {
             result.test: {key: str(_setting(result, key)) for key in keys} for result in group
         }
-        varied = sorted(key for key in keys if len({s[key] for s in settings.values()}) > 1)
+        runs = {result.run: settings[result.test] for result in group}.values()
+        usual = {key: _most_common([values[key] for values in runs]) for key in sorted(keys)}
         for test, values in settings.items():
-            said = [f"{key.rpartition('.')[2]}={values[key]}" for key in varied]
+            apart = [key for key, value in usual.items() if values[key] != value]
+            said = [f"{key.rpartition('.')[2]}={values[key]}" for key in apart]
             labels[test] = ", ".join([method, *said])
     return labels
+
+
+def _most_common(values: Sequence[str]) -> str | None:
+    """The value of more of them than any other, if there is one."""
+    (value, count), *others = Counter(values).most_common(2)
+    return None if others and others[0][1] == count else value
 
 
 def _setting(result: Result, key: str) -> Any:
