@@ -56,9 +56,9 @@ def report(runs: Sequence[Path], out: Path = Path("report"), grid: Path | None =
     misses).
 
     Runs of one method that differ in a setting of their model are rows of their own, named after
-    the settings that most of its runs do not have. Draws of MoNuSeg's training images count as seeds. A test that others had is
-    written as missing, and so are the cells of a grid that are not done; a run whose pictures were
-    removed, or are of other images, is in the tables alone.
+    the settings that most of its runs do not have. Draws of MoNuSeg's training images count as
+    seeds. A test that others had is written as missing, and so are the cells of a grid that are not
+    done; a run whose pictures were removed, or are of other images, is in the tables alone.
 
     Args:
         runs: Folders that hold run folders, at any depth.
