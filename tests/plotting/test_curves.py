@@ -38,6 +38,19 @@ def test_convergence_is_smoothed_and_averaged_over_seeds() -> None:
     assert shown[-1] == losses[-SMOOTHED:].mean() + 1
 
 
+def test_many_plots_stand_in_rows() -> None:
+    rows = [(data, "m", 0, 1, 0.5) for data in "abcd"]
+    curves = pd.DataFrame(rows, columns=["data", "method", "seed", "step", "loss"])
+    plots = convergence(curves).axes
+    assert [axes.get_title() for axes in plots] == ["a", "b", "c", "d"]
+    places = [axes.get_subplotspec() for axes in plots]
+    found = [(place.rowspan.start, place.colspan.start) for place in places if place]
+    assert found == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    of_five = pd.concat([curves, curves.head(1).assign(data="e")])
+    *shown, rest = convergence(of_five).axes
+    assert (len(shown), shown[-1].get_title(), rest.axison) == (5, "e", False)
+
+
 def test_scores_are_means_over_seeds() -> None:
     rows = [("a", "m", 0, 1, 60), ("a", "m", 1, 1, 70), ("a", "m", 0, 5, 80), ("b", "m", 0, 1, 50)]
     scores = pd.DataFrame(rows, columns=["plot", "method", "seed", "x", "dice"])

@@ -1,5 +1,7 @@
 """Sheets: colours that mean something, each picture in its place."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -68,6 +70,19 @@ def test_sheet_puts_each_picture_in_its_column() -> None:
         picture = np.asarray(axes[0, column].images[0].get_array())
         assert np.array_equal(picture.any(axis=-1), painted.numpy())
     assert [text.get_text() for text in axes[0, 3].texts] == ["Dice 50.0"]
+
+
+def test_what_holds_no_picture_is_as_large_as_one_also_under_a_long_name() -> None:
+    image, prediction = torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.long)
+    figure = overlay_sheet([Panel(image, "Round.", 60 * "n", prediction)], "title")
+    figure.draw_without_rendering()
+    boxes = [axis.get_position() for axis in figure.axes[:4]]  # image, report, truth, prediction
+    for box in boxes[1:]:
+        np.testing.assert_allclose(
+            [box.y0, box.y1, box.width], [*boxes[0].intervaly, boxes[0].width]
+        )
+    gaps = [after.x0 - before.x1 for before, after in pairwise(boxes)]
+    np.testing.assert_allclose(gaps, gaps[0])
 
 
 def test_sheet_has_a_row_a_panel_also_without_mask_or_report() -> None:

@@ -1,5 +1,7 @@
 """Curves: losses over training, scores against what was varied, reliability."""
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,10 +19,8 @@ def convergence(curves: pd.DataFrame) -> Figure:
         curves: Table with the columns data, method, seed, step and loss.
     """
     names = list(dict.fromkeys(curves["data"]))
-    width = 4.5 * max(len(names), 1)
-    figure = Figure(figsize=(width, 5), layout="constrained")
-    plots = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
-    for axes, data in zip(plots, names, strict=False):
+    figure, plots = _plots(len(names), 4.5, 5)
+    for axes, data in zip(plots, names, strict=True):
         for method, rows in curves[curves["data"] == data].groupby("method", sort=False):
             seeds = rows.pivot_table(index="step", columns="seed", values="loss")
             seeds = seeds.rolling(SMOOTHED, min_periods=1).mean()
@@ -41,15 +41,13 @@ def score_curves(scores: pd.DataFrame, label: str) -> Figure:
         label: Of the x axis.
     """
     names = list(dict.fromkeys(scores["plot"]))
-    figure = Figure(figsize=(4 * len(names), 3.8), layout="constrained")
-    plots = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    figure, plots = _plots(len(names), 4, 3.8, sharey=True)
     for axes, name in zip(plots, names, strict=True):
         for method, rows in scores[scores["plot"] == name].groupby("method", sort=False):
             seeds = rows.pivot_table(index="x", columns="seed", values="dice")
             _mean_and_range(axes, seeds, "o-", str(method))
-        axes.set(title=name, xlabel=label, xticks=sorted(set(scores["x"])))
+        axes.set(title=name, xlabel=label, xticks=sorted(set(scores["x"])), ylabel="Dice, compat")
         axes.grid(visible=True, alpha=0.3)
-    plots[0].set_ylabel("Dice, compat")
     plots[0].legend(fontsize=8)
     return figure
 
@@ -64,8 +62,7 @@ def reliability(bins: pd.DataFrame) -> Figure:
         bins: Table with the columns data, method, bin, pixels, probability and share.
     """
     names = list(dict.fromkeys(bins["data"]))
-    figure = Figure(figsize=(4.2 * len(names), 4.2), layout="constrained")
-    plots = figure.subplots(1, len(names), squeeze=False)[0]
+    figure, plots = _plots(len(names), 4.2, 4.2)
     for axes, data in zip(plots, names, strict=True):
         for method, rows in bins[bins["data"] == data].groupby("method", sort=False):
             sums = rows.assign(
@@ -105,6 +102,19 @@ def loss_curves(curve: pd.DataFrame) -> Figure:
     axes.grid(visible=True, which="both", alpha=0.3)
     figure.legend(loc="outside right upper")
     return figure
+
+
+def _plots(
+    count: int, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Plots of one size in inches, in as many rows of at most three as they fill best."""
+    rows = max(math.ceil(count / 3), 1)  # also where there is nothing to plot
+    columns = max(math.ceil(count / rows), 1)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    plots = figure.subplots(rows, columns, squeeze=False, sharey=sharey).flatten()
+    for axes in plots[count:]:
+        axes.set_axis_off()
+    return figure, list(plots[:count])
 
 
 def _mean_and_range(axes: Axes, seeds: pd.DataFrame, style: str, label: str) -> None:

@@ -166,7 +166,10 @@ def _draw_sample(row: Sequence[Axes], panel: Panel) -> None:
         axis.set_axis_off()
     image = _picture(panel)
     row[0].imshow(image)
-    row[0].text(0, 1.02, panel.name, fontsize=7, transform=row[0].transAxes)
+    name = row[0].text(0, 1.02, panel.name, fontsize=7, transform=row[0].transAxes)
+    name.set_in_layout(False)  # a long one stands above the report, and moves nothing
+    for axis in row[1:3]:  # what holds no picture is as large as one, and its heading as high
+        axis.set_box_aspect(image.shape[0] / image.shape[1])
     report = textwrap.fill(panel.text or "(empty report)", 24)
     row[1].text(0.5, 0.5, report, fontsize=8.5, ha="center", va="center", wrap=False)
     if panel.mask is None:
