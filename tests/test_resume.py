@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,33 @@ RUN = [
 ]
 
 
-def run_in_child(*args: str) -> Any:
+def run_in_child(*args: str, torn_write: int | None = None) -> Any:
     """Starts ``lcpdn`` in a process of its own, whose imports are done already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lcpdn_pl.cli"])
-    process = context.Process(target=main, args=(list(args),))
+    process = context.Process(target=killed_in_writing, args=(list(args), torn_write))
     process.start()
     return process
+
+
+def killed_in_writing(args: list[str], number: int | None) -> None:
+    """``lcpdn``, killed when half of its checkpoint of this number, from 0, is on disk."""
+    from lcpdn_pl.files import write_whole
+
+    written = count()
+
+    def tear(file: int) -> None:
+        os.ftruncate(file, os.fstat(file).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def write_or_tear(path: Path, content: str | bytes) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            if next(written) == number:
+                patch.setattr(os, "fsync", tear)
+            write_whole(path, content)
+
+    pytest.MonkeyPatch().setattr("lcpdn_pl.checkpoints.write_whole", write_or_tear)
+    main(args)
 
 
 def assert_same_end(ours: Path, theirs: Path) -> None:
@@ -108,6 +129,21 @@ def test_a_run_that_is_stopped_keeps_its_step(steps: int, monkeypatch: pytest.Mo
         signal.signal(signal.SIGINT, before)
     monkeypatch.setattr(SegmentationTask, "training_step", step)
     assert torch.load("cut/last.ckpt", weights_only=True)["global_step"] == steps
+    main(["fit", "--ckpt_path=cut"])
+    assert_same_end(Path("cut"), Path("whole"))
+
+
+# The first one at all, the second one, and each of two that replace a whole one.
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_a_run_that_is_killed_while_it_writes_a_checkpoint_ends_alike(number: int) -> None:
+    fit = ["fit", *RUN, "--trainer.max_epochs=3"]
+    main([*fit, "--run_folder=whole"])
+    process = run_in_child(*fit, "--run_folder=cut", torn_write=number)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(list(Path("cut").glob(".*.partial"))) == 1
+    for path in Path("cut").glob("*.ckpt"):
+        torch.load(path, weights_only=True)
     main(["fit", "--ckpt_path=cut"])
     assert_same_end(Path("cut"), Path("whole"))
 
