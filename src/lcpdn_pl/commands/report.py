@@ -30,10 +30,11 @@ from lcpdn_pl.files import save_figure, write_whole
 from lcpdn_pl.plotting import convergence, load_panels, method_sheet, reliability, score_curves
 
 _NOTE = """\
-Test figures in percent, means over images, then mean and deviation over seeds. `compat` is the mask
-rule that published figures were scored by, at the size that a network sees (256 pixels; 224 in
-LViT's family, 128 in the small MedSegDiff, which are better compared by the other rule); `native`
-scores the untouched mask at its own size. "to the best" is the difference of Dice (`compat`) to the
+Test figures in percent, means over images, then mean and deviation over seeds. A row is named after
+its method and the settings that most runs of the method do not have. `compat` is the mask rule that
+published figures were scored by, at the size that a network sees (256 pixels; 224 in LViT's family,
+128 in the small MedSegDiff, which are better compared by the other rule); `native` scores the
+untouched mask at its own size. "to the best" is the difference of Dice (`compat`) to the
 method in bold, the best one over the seeds that all have; it is of the images and seeds that both
 have, whose number it gives, with a 95 % bootstrap interval over images, and p of Wilcoxon's
 signed-rank test after Holm's correction. A threshold, the probability above which a pixel is
