@@ -8,7 +8,7 @@ which sees the features of one position alone and so measures them and not the h
 Training uses the five images and their seven flips and turns (features computed once),
 cross-entropy and 1.5 Dice, Adam, a fixed number of steps. Seeds 0 to 4 are the five draws of
 training images in the package. Scores are Dice by the ``compat`` mask rule at 256 px; with
-``--split train`` of the training images themselves, which is the most that the features can give.
+``--split train`` of the training images themselves, more than unseen ones would have.
 
     python benchmarks/feature_worth.py lcpdn-ddpm-small --random --pixels --split test
 """
