@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from lcpdn_pl.backbones.denoisers import create_denoiser
-from lcpdn_pl.backbones.diffusion import DiffusionFeatures, alpha_bar
+from lcpdn_pl.backbones.diffusion import ALPHA_BAR, DiffusionFeatures
 
 STEPS = (50, 150, 250)
 BLOCKS = ((4, 6, 8, 12), (6, 8, 12, 16))
@@ -67,7 +67,7 @@ def plain(
     steps = []
     for step in STEPS:
         kept.clear()
-        rate = alpha_bar()[step]
+        rate = ALPHA_BAR[step]
         noised = rate.sqrt() * image + (1 - rate).sqrt() * noise
         unet(F.pixel_unshuffle(noised, patch), step, class_labels=prompt)
         steps.append(list(kept))

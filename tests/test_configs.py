@@ -205,7 +205,7 @@ def test_mgcc_has_its_recipe_and_a_pool(capsys: pytest.CaptureFixture[str]) -> N
     schedule = model["lr_scheduler"]["init_args"]
     assert schedule["power"] == 0.9
     assert schedule["total_iters"] == config["trainer"]["max_epochs"]
-    assert (model["consistency"], model["ramp_share"]) == (7.0, 0.75)
+    assert (model["consistency"], model["ramp_share"]) == (7.0, 1.5)
 
 
 @pytest.mark.parametrize(

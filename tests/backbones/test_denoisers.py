@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.denoisers import create_denoiser
-from lcpdn_pl.backbones.diffusion import DiffusionFeatures, alpha_bar
+from lcpdn_pl.backbones.diffusion import ALPHA_BAR, DiffusionFeatures
 from lcpdn_pl.errors import WeightsError
 
 STEPS = [50, 150, 250]
@@ -88,7 +88,7 @@ def test_small_denoiser_comes_with_the_package() -> None:
     clean = (0.5 * torch.cos(3 * line)[:, None] * line).expand(1, 3, -1, -1)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     for step in STEPS:
-        rate = alpha_bar()[step]
+        rate = ALPHA_BAR[step].float()
         noised = F.pixel_unshuffle(rate.sqrt() * clean + (1 - rate).sqrt() * noise, 2)
         with torch.no_grad():
             error = (unet(noised, step).sample - F.pixel_unshuffle(noise, 2)).square().mean()

@@ -115,6 +115,5 @@ def test_a_pool_is_needed_unless_nothing_is_to_agree() -> None:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"consistency is -1: expected a weight of 0 or more\."):
         tiny_task(consistency=-1)
-    for share in (0, 1.5):
-        with pytest.raises(ConfigError, match=f"ramp_share is {share}: expected a share"):
-            tiny_task(ramp_share=share)
+    with pytest.raises(ConfigError, match="ramp_share is 0: expected a share of the run above 0"):
+        tiny_task(ramp_share=0)

@@ -11,12 +11,13 @@ from benchmarks import sampling_steps
 from torch import Tensor
 
 import lcpdn_pl
+from lcpdn_pl.backbones.diffusion import ALPHA_BAR
 from lcpdn_pl.cli import main
 from lcpdn_pl.data import MoNuSeg
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.losses import BrierLoss
 from lcpdn_pl.models import MedSegDiff
-from lcpdn_pl.models.medsegdiff.diffusion import ALPHA_BAR, variance_bound
+from lcpdn_pl.models.medsegdiff.diffusion import variance_bound
 from lcpdn_pl.restore import restore
 from lcpdn_pl.tasks import DiffusionSegmentationTask
 from tests.conftest import TreeMaker

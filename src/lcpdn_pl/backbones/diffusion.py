@@ -22,15 +22,11 @@ from lcpdn_pl.backbones.base import FrozenBackbone, check_sides
 from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.errors import ConfigError
 
-
-def alpha_bar(num_steps: int = 1000) -> Tensor:
-    """Cumulative signal rate of the linear noise schedule, float32 [num_steps].
-
-    Ho et al., "Denoising diffusion probabilistic models", NeurIPS 2020: beta runs linearly from
-    1e-4 to 0.02 and abar_t is the product of 1 - beta up to t.
-    """
-    beta = torch.linspace(1e-4, 0.02, num_steps, dtype=torch.float64)
-    return torch.cumprod(1 - beta, dim=0).float()
+BETA = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+"""beta_t of the linear noise schedule (Ho et al., "Denoising diffusion probabilistic models",
+NeurIPS 2020)."""
+ALPHA_BAR = torch.cumprod(1 - BETA, dim=0)
+"""abar_t, how much of the signal is left: the product of 1 - beta up to t."""
 
 
 class _Block(nn.Module):
@@ -171,7 +167,7 @@ class DiffusionFeatures(FrozenBackbone):
     ) -> None:
         super().__init__()
         output_blocks = _output_blocks(unet)
-        signal = alpha_bar()
+        signal = ALPHA_BAR.float()
         if not blocks or list(blocks) != sorted(set(blocks) & set(range(len(output_blocks)))):
             raise ConfigError(
                 f"blocks={list(blocks)} must be ascending numbers of decoder blocks; this denoiser "

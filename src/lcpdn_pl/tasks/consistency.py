@@ -29,12 +29,13 @@ class ConsistencyTask(SegmentationTask):
         lr_scheduler: Stepped once an epoch; null keeps the rate.
         empty_score: Dice and IoU of an image without foreground for which none is predicted.
         consistency: Weight of the decoders' agreement; 0 trains on images with masks alone.
-        ramp_share: Share of the run's steps in which the weight rises.
+        ramp_share: Steps in which the weight rises, as a share of the run's; above 1 the run ends
+            before it is whole.
         calibrate: See :class:`SegmentationTask`.
 
     Raises:
-        ConfigError: If the weight is negative, or the share not above 0 and at most 1; in
-            training, if there is a weight but no image without mask.
+        ConfigError: If the weight is negative, or the share not above 0; in training, if there is
+            a weight but no image without mask.
     """
 
     network: MGCC
@@ -47,16 +48,16 @@ class ConsistencyTask(SegmentationTask):
         lr_scheduler: LRSchedulerCallable | None = None,
         empty_score: float = 1.0,
         consistency: float = 7.0,
-        ramp_share: float = 0.75,
+        ramp_share: float = 1.5,
         calibrate: bool = False,
     ) -> None:
         super().__init__(network, loss, optimizer, lr_scheduler, empty_score, calibrate=calibrate)
         if consistency < 0:
             raise ConfigError(f"consistency is {consistency}: expected a weight of 0 or more.")
-        if not 0 < ramp_share <= 1:
+        if ramp_share <= 0:
             raise ConfigError(
-                f"ramp_share is {ramp_share}: expected a share of the run, above 0 and at most 1; "
-                "the published one is 0.75."
+                f"ramp_share is {ramp_share}: expected a share of the run above 0, such as the "
+                "published 1.5."
             )
         self.consistency = consistency
         self.ramp_share = ramp_share

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lcpdn_pl.backbones.base import check_sides
 from lcpdn_pl.backbones.denoisers import create_denoiser
-from lcpdn_pl.backbones.diffusion import alpha_bar, folding
+from lcpdn_pl.backbones.diffusion import ALPHA_BAR, folding
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.tasks.base import Task, step_seed
 
@@ -73,7 +73,7 @@ class DenoisingTask(Task):
         self.optimizer = optimizer
         self.warmup_steps = warmup_steps
         self.timestep_power = timestep_power
-        self.register_buffer("abar", alpha_bar(), persistent=False)
+        self.register_buffer("abar", ALPHA_BAR.float(), persistent=False)
 
     abar: Tensor
 

@@ -8,12 +8,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
+from lcpdn_pl.backbones.diffusion import BETA
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.losses import BrierLoss, SegmentationLoss
 from lcpdn_pl.metrics import IGNORE, shift
 from lcpdn_pl.models import MedSegDiff
 from lcpdn_pl.models.blocks import foreground_logits
-from lcpdn_pl.models.medsegdiff.diffusion import BETA, add_noise, variance_bound
+from lcpdn_pl.models.medsegdiff.diffusion import add_noise, variance_bound
 from lcpdn_pl.tasks.segmentation import SegmentationTask, resize_logits
 
 

@@ -9,9 +9,8 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from lcpdn_pl.backbones.diffusion import ALPHA_BAR, BETA
 from lcpdn_pl.models.medsegdiff.diffusion import (
-    ALPHA_BAR,
-    BETA,
     Denoise,
     Sampler,
     add_noise,

@@ -196,3 +196,12 @@ def test_dropout_is_at_tokens_and_in_attention() -> None:
     assert dropouts(network.embed) == {0.3: 4}
     assert dropouts(network.transformer) == {0.3: 2}
     assert dropouts(network) == {0.3: 6}
+
+
+def test_dropout_is_of_the_projections_too() -> None:
+    torch.manual_seed(0)
+    attention = ChannelAttention((8, 8), heads=1, dropout=0.5)
+    (tokens, _) = attention([randn(2, 50, 8)] * 2, randn(2, 50, 16))
+    assert tokens.eq(0).float().mean().item() == pytest.approx(0.5, abs=0.1)
+    (tokens, _) = attention.eval()([randn(2, 50, 8)] * 2, randn(2, 50, 16))
+    assert tokens.ne(0).all()

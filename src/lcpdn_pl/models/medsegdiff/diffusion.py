@@ -9,15 +9,12 @@ from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from lcpdn_pl.backbones.diffusion import ALPHA_BAR, BETA
+
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """From x_t [N, 1, H, W] and t, a scalar, to the noise and the variance's share [N, 2, H, W]."""
 
 Sampler = Literal["ancestral", "dpm-solver++"]
-
-BETA = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-"""beta_t of the linear schedule (Ho et al., "Denoising diffusion probabilistic models", 2020)."""
-ALPHA_BAR = torch.cumprod(1 - BETA, dim=0)
-"""abar_t, the product of 1 - beta up to t."""
 
 
 def add_noise(mask: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from lcpdn_pl.backbones.base import check_sides
+from lcpdn_pl.backbones.diffusion import BETA
 from lcpdn_pl.errors import ConfigError
 from lcpdn_pl.models.base import Network
 from lcpdn_pl.models.blocks import foreground_logits
 from lcpdn_pl.models.medsegdiff.condition import ConditionNetwork
-from lcpdn_pl.models.medsegdiff.diffusion import BETA, Sampler, sample
+from lcpdn_pl.models.medsegdiff.diffusion import Sampler, sample
 
 _DIVISOR = 32
 

@@ -1,17 +1,26 @@
 """What RecLMIS trains beside its masks: rebuild hidden words and patches, tell reports apart."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lcpdn_pl.errors import ConfigError
+from lcpdn_pl.models.lvit_family import TokenConv
 
 HEADS = 4
 """Attention heads, in the interaction and in the reconstructions."""
 CONTRAST_SCALE = 100.0
 """Factor of the scores before their softmax, the value that CLIP ends its training with."""
+
+
+class Sides(NamedTuple):
+    """The report's words [B, N, C] and the image's patches [B, P, C]."""
+
+    words: Tensor
+    patches: Tensor
 
 
 def log_weights(scores: Tensor, valid: Tensor) -> Tensor:
@@ -34,12 +43,12 @@ def hide(log_weight: Tensor, share: float) -> Tensor:
 
     Args:
         log_weight: log w [B, N], -inf at padding.
-        share: Share of a sequence's valid tokens that are hidden, rounded, but at least one.
+        share: Share of a sequence's valid tokens that are hidden, rounded down, but at least one.
 
     Returns:
         [B, N], true where a token is hidden.
     """
-    count = (share * log_weight.isfinite().sum(dim=-1, keepdim=True)).round().clamp(min=1)
+    count = (share * log_weight.isfinite().sum(dim=-1, keepdim=True)).floor().clamp(min=1)
     noise = -torch.empty_like(log_weight).exponential_().log()
     rank = (log_weight.detach() + noise).argsort(dim=-1, descending=True).argsort(dim=-1)
     return rank < count
@@ -86,10 +95,10 @@ def contrast_loss(words: Tensor, patches: Tensor, log_word: Tensor, log_patch: T
 
 
 class Reconstruction(nn.Module):
-    """Rebuilds the hidden tokens of one side from the rest of it and the other side's tokens.
+    """Rebuilds the tokens of one side from those that are not hidden and the other side's tokens.
 
     One stack of transformer layers reads the other side, a second one attends to what it says. In
-    the second one's cross-attention each token of the other side counts by its weight w:
+    both attentions to the other side's tokens, each of these counts by its weight w:
     A_ij = a_ij w_j / sum_j(a_ij w_j), a the softmax of the scores. All self-attention is causal.
     Layer norms come after the residuals, MLPs are twice as wide.
 
@@ -124,9 +133,9 @@ class Reconstruction(nn.Module):
             [B, N, D].
         """
         seen = tokens.masked_fill(hidden.unsqueeze(-1), 0.0)
-        memory = self.read(other, mask=_causal(other), is_causal=True)
         # To add log w to a score is to multiply its softmax by w and to normalise again.
         bias = log_weight.repeat_interleave(HEADS, dim=0).unsqueeze(1)
+        memory = self.read(other, mask=_causal(other) + bias)
         rebuilt = self.rebuild(
             seen,
             memory,
@@ -141,9 +150,12 @@ class Reconstruction(nn.Module):
 class Auxiliaries(nn.Module):
     """The terms of the loss that RecLMIS adds; a term of weight 0 is left out with its layers.
 
-    The words' and patches' weights come from an MLP a side, which is there where a term learns it:
-    a reconstruction learns the weights of the side that it reads, the contrast both. Without it
-    all tokens weigh the same.
+    All terms work on words and patches from before the interaction, so that they ask something of
+    encoder and text layer; after it a patch is a mixture of its own report's words. The weights of
+    words and patches alone, and what patches are rebuilt to, come from after it. Weights are those
+    of an MLP a side, of the words after a convolution over neighbours, and are there where a term
+    learns them: a reconstruction learns the weights of the side that it reads, the contrast both.
+    Without it all tokens weigh the same.
 
     Args:
         width: Width C of a token.
@@ -156,6 +168,7 @@ class Auxiliaries(nn.Module):
         hidden_patches: Share of the patches that are hidden.
         layers: Layers of each stack of a :class:`Reconstruction`.
         dropout: Rate in these layers.
+        score_dropout: Rate at the tokens that weights are learnt from.
 
     Raises:
         ConfigError: If a weight is negative, or a share is not between 0 and 1.
@@ -173,6 +186,7 @@ class Auxiliaries(nn.Module):
         hidden_patches: float,
         layers: int,
         dropout: float,
+        score_dropout: float,
     ) -> None:
         super().__init__()
         self.factors = {
@@ -192,20 +206,23 @@ class Auxiliaries(nn.Module):
                     f"{name} is {share}: expected a share between 0 and 1, such as 0.5. To hide "
                     "nothing, leave the reconstructions out: rebuild_text 0, rebuild_image 0."
                 )
-        self.word_scores = _scores(width) if conditioned and (contrast or rebuild_image) else None
-        self.patch_scores = _scores(width) if conditioned and (contrast or rebuild_text) else None
+        of_words = conditioned and (contrast or rebuild_image)
+        of_patches = conditioned and (contrast or rebuild_text)
+        self.mix = TokenConv(width, width) if of_words else None
+        self.word_scores = _scores(width, score_dropout) if of_words else None
+        self.patch_scores = _scores(width, score_dropout) if of_patches else None
         stacks = (layers, dropout)
         self.text = Reconstruction(width, text_width, *stacks) if rebuild_text else None
         self.image = Reconstruction(width, width, *stacks) if rebuild_image else None
 
     def forward(
-        self, words: Tensor, patches: Tensor, report: Tensor, valid: Tensor
+        self, before: Sides, after: Sides, report: Tensor, valid: Tensor
     ) -> dict[str, Tensor]:
         """Computes the terms.
 
         Args:
-            words: Words as the network has them [B, N, C].
-            patches: Patches as the network has them [B, P, C].
+            before: Words and patches as the interaction gets them, patches without positions.
+            after: Words and patches as it leaves them.
             report: The text encoder's tokens [B, N, D], which the words are rebuilt to.
             valid: [B, N], true where a word is no padding.
 
@@ -216,9 +233,10 @@ class Auxiliaries(nn.Module):
         Raises:
             ConfigError: If there is a contrast and the batch is a single image.
         """
-        log_word = log_weights(_weigh(self.word_scores, words), valid)
+        words, patches = before
+        log_word = self._word_weights(after.words, valid)
         log_patch = log_weights(
-            _weigh(self.patch_scores, patches), valid.new_ones(patches.shape[:2])
+            _weigh(self.patch_scores, after.patches), valid.new_ones(patches.shape[:2])
         )
         terms = {}
         if self.factors["contrast"]:
@@ -226,17 +244,27 @@ class Auxiliaries(nn.Module):
         if self.text is not None:
             hidden = hide(log_word, self.shares["hidden_words"])
             rebuilt = self.text(words, hidden, patches, log_patch)
-            terms["rebuild_text"] = F.mse_loss(rebuilt[hidden].float(), report[hidden])
+            terms["rebuild_text"] = F.mse_loss(rebuilt[valid].float(), report[valid])
         if self.image is not None:
             hidden = hide(log_patch, self.shares["hidden_patches"])
             rebuilt = self.image(patches, hidden, words, log_word)
             # The target is learnt too, as published.
-            terms["rebuild_image"] = F.mse_loss(rebuilt[hidden].float(), patches[hidden].float())
+            terms["rebuild_image"] = F.mse_loss(rebuilt.float(), after.patches.float())
         return {name: self.factors[name] * term for name, term in terms.items()}
 
+    def _word_weights(self, words: Tensor, valid: Tensor) -> Tensor:
+        """Logarithms of the words' weights [B, N]."""
+        if self.mix is not None:
+            # As zeros, padding is to the last word what the end of a sequence is.
+            words = words.masked_fill(~valid.unsqueeze(-1), 0.0)
+            words = self.mix(words.mT).mT
+        return log_weights(_weigh(self.word_scores, words), valid)
 
-def _scores(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+
+def _scores(width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Dropout(dropout), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+    )
 
 
 def _weigh(scores: nn.Module | None, tokens: Tensor) -> Tensor:

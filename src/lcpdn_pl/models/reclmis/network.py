@@ -12,21 +12,19 @@ from lcpdn_pl.models.blocks import foreground_logits
 from lcpdn_pl.models.lvit_family import (
     ConvEncoder,
     PixelGate,
-    TokenConv,
     TokenEmbedding,
     check_image_size,
     count_tokens,
     decoder_levels,
     level_widths,
 )
-from lcpdn_pl.models.reclmis.auxiliaries import HEADS, Auxiliaries
+from lcpdn_pl.models.reclmis.auxiliaries import HEADS, Auxiliaries, Sides
 
 
 class Interaction(nn.Module):
     """Report and image attend to each other, without residuals.
 
-    With att(Q, K) multi-head attention, whose values come from K:
-    T' = ReLU(norm(conv(att(T, X)))), X' = att(X, T').
+    With att(Q, K) multi-head attention, whose values come from K: T' = att(T, X), X' = att(X, T').
 
     Args:
         width: Width C of a word and of a patch.
@@ -38,7 +36,6 @@ class Interaction(nn.Module):
         self.text_attention, self.image_attention = (
             nn.MultiheadAttention(width, HEADS, dropout, batch_first=True) for _ in range(2)
         )
-        self.mix = TokenConv(width, width)
 
     def forward(self, words: Tensor, patches: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Attends.
@@ -51,10 +48,7 @@ class Interaction(nn.Module):
         Returns:
             T' [B, N, C] and X' [B, P, C].
         """
-        attended, _ = self.text_attention(words, patches, patches, need_weights=False)
-        # As zeros, padding is to the last word what the end of a sequence is.
-        attended = attended.masked_fill(~valid.unsqueeze(-1), 0.0)
-        words = self.mix(attended.transpose(1, 2)).transpose(1, 2)
+        words, _ = self.text_attention(words, patches, patches, need_weights=False)
         patches, _ = self.image_attention(
             patches, words, words, key_padding_mask=~valid, need_weights=False
         )
@@ -76,10 +70,11 @@ class RecLMIS(Network):
         contrast: Weight of the term that tells reports apart; 0 leaves it out, as for those below.
         rebuild_text: Weight of the rebuilt words' squared error.
         rebuild_image: Weight of the rebuilt patches' squared error.
-        hidden_words: Share of the words that are hidden and rebuilt.
-        hidden_patches: Share of the patches that are hidden and rebuilt.
+        hidden_words: Share of the words that are hidden from what rebuilds them.
+        hidden_patches: Share of the patches that are hidden, as for those above.
         layers: Layers of each of the four stacks that rebuild.
         dropout: Rate at the patches and in attention and stacks.
+        score_dropout: Rate at the words and patches where their weights are learnt.
 
     Raises:
         WeightsError: If the text encoder cannot be loaded.
@@ -103,6 +98,7 @@ class RecLMIS(Network):
         hidden_patches: float = 0.5,
         layers: PositiveInt = 4,
         dropout: float = 0.1,
+        score_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if not (interaction or contrast or rebuild_text or rebuild_image):
@@ -132,6 +128,7 @@ class RecLMIS(Network):
             hidden_patches,
             layers,
             dropout,
+            score_dropout,
         )
 
     def forward(self, image: Tensor, text: Sequence[str]) -> Tensor:
@@ -143,20 +140,18 @@ class RecLMIS(Network):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Adds the terms of :class:`Auxiliaries`; see the base class."""
         report, valid = self.text_encoder(text)
-        logits, words, patches = self._segment(image, report, valid)
-        return logits, self.auxiliaries(words, patches, report, valid)
+        logits, before, after = self._segment(image, report, valid)
+        return logits, self.auxiliaries(before, after, report, valid)
 
-    def _segment(
-        self, image: Tensor, report: Tensor, valid: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, words [B, N, 8w] and patches [B, P, 8w]."""
+    def _segment(self, image: Tensor, report: Tensor, valid: Tensor) -> tuple[Tensor, Sides, Sides]:
+        """Logits, and words and patches before and after the interaction."""
         check_image_size(image, self.image_size, "reclmis")
-        skips, hidden = self.encoder(image)
-        patches = self.embed(hidden)
+        skips, lowest = self.encoder(image)
         words = self.words(report.transpose(1, 2)).transpose(1, 2)
+        before, after = Sides(words, lowest.flatten(2).mT), Sides(words, self.embed(lowest))
         if self.interact is not None:
-            words, patches = self.interact(words, patches, valid)
-        hidden = patches.transpose(1, 2).unflatten(2, hidden.shape[-2:])
+            after = Sides(*self.interact(*after, valid))
+        hidden = after.patches.mT.unflatten(2, lowest.shape[-2:])
         for level, gate, skip in zip(self.decoder, self.gates, reversed(skips), strict=True):
             hidden = level(hidden, gate(skip))
-        return foreground_logits(self.classify(hidden)), words, patches
+        return foreground_logits(self.classify(hidden)), before, after

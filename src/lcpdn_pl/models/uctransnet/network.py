@@ -35,7 +35,7 @@ class ChannelAttention(nn.Module):
     Args:
         widths: Widths C_i.
         heads: Attention heads, each of full width.
-        dropout: Rate of A_i.
+        dropout: Rate of A_i and of Y_i.
     """
 
     def __init__(self, widths: Sequence[int], heads: int, dropout: float) -> None:
@@ -65,7 +65,7 @@ class ChannelAttention(nn.Module):
             scores = self._by_head(query(tokens)) @ key.transpose(-1, -2)
             scores = self.norm(scores / math.sqrt(joined.shape[-1]))
             context = self.dropout(scores.softmax(dim=-1)) @ value
-            attended.append(project(context.mean(dim=1).transpose(1, 2)))
+            attended.append(self.dropout(project(context.mean(dim=1).transpose(1, 2))))
         return attended
 
     def _by_head(self, tokens: Tensor) -> Tensor:
