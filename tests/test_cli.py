@@ -79,7 +79,7 @@ def run_folder() -> Path:
 
 
 def hparams_of(run: Path) -> dict[str, Any]:
-    """What TensorBoard's HParams tab shows of a run: its settings, and the names of its figures."""
+    """Settings of a run in TensorBoard's HParams tab; its figures are those of the test."""
     events = EventAccumulator(str(run))
     events.Reload()
     parts = {
@@ -89,11 +89,17 @@ def hparams_of(run: Path) -> dict[str, Any]:
         for name in ("session_start_info", "experiment")
     }
     shown = {info.name.tag for info in parts["experiment"].experiment.metric_infos}
-    assert shown == {
-        f"test/{rule}/{name}"
+    (test,) = [file.parent for file in run.glob("test/*/metrics.csv") if "empty" not in str(file)]
+    metrics = pd.read_csv(test / "metrics.csv").set_index("mask rule") / 100
+    wanted = {
+        f"test/{rule}/{name}": metrics.loc[rule, name]
         for rule in ("compat", "native")
         for name in ("dice", "iou", "dice_global", "iou_global")
     }
+    assert shown == wanted.keys()
+    # The tab shows the last value of each: those of a test with other reports are not there.
+    for name, value in wanted.items():
+        assert [event.value for event in events.Scalars(name)] == pytest.approx([value])
     session = parts["session_start_info"].session_start_info
     values = {name: value.WhichOneof("kind") for name, value in session.hparams.items()}
     return {name: getattr(session.hparams[name], kind) for name, kind in values.items() if kind}
@@ -156,6 +162,7 @@ def test_fit_test_predict_of_each_data_module(
         assert facts["best_step"] == (2 if name == "clinic" else 3 if name == "phantom" else 4)
         assert 0 < facts["seconds_per_image"] < 60
         assert 0.1 < facts["peak_memory_gib"] < 60
+        main(["test", "--ckpt_path", str(run / "best.ckpt"), "--data.test_reports=empty"])
         found = hparams_of(run)
         assert found["model.network"] == "LCPDN"
         assert (found["data"], found["trainer.max_epochs"]) == (module, 1)

@@ -48,17 +48,20 @@ def test_report_of_runs(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(table) == 10
     lines = (out / "results.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("|")]
-    assert rows[2].startswith("| **lcpdn** | **2** | **74.50 ± 1.41** | **37.25 ± 0.71** |")
-    assert "| 79.74 / 66.45 | 1,000 | 0 | 0.50 | 1.00 |" in rows[2]
-    assert rows[3].startswith(
+    best = "**74.50 ± 1.41** | **37.25 ± 0.71**"
+    assert rows[2] == f"| lcpdn | 2 | {best} | {best} | the best | 79.74 / 66.45 |"
+    assert rows[3] == (
         "| unet | 1 | 63.50 | 31.75 | 63.50 | 31.75 "
-        "| -10.00 (-10.00 to -10.00), p = 0.0078, 1 seed |"
+        "| -10.00 (-10.00 to -10.00), p = 0.0078, 1 seed |  |"
     )
+    assert rows[4:8] == [
+        "| method | trainable | frozen | published | s/image | GiB |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| lcpdn | 1,000 | 0 | 4.52 M | 0.50 | 1.00 |",
+        "| unet | 1,000 | 0 |  | 0.50 | 1.00 |",
+    ]
     assert rows[-1] == "| lcpdn | 74.50 ± 1.41 | 53.50 | 33.50 |"
-    assert (
-        r"\textbf{lcpdn} & \textbf{2} & \textbf{74.50 $\pm$ 1.41}"
-        in (out / "results.tex").read_text()
-    )
+    assert r"lcpdn & 2 & \textbf{74.50 $\pm$ 1.41} &" in (out / "results.tex").read_text()
     page = (out / "report.html").read_text()
     assert "<strong>74.50 ± 1.41</strong>" in page
     assert page.count("<img ") == 5
@@ -74,7 +77,51 @@ def test_a_method_tested_in_one_way_keeps_its_name(runs: Path, tmp_path: Path) -
     write_run(runs / "z", 30, 0, reports="empty", ltfr=False)
     main(["report", *(str(runs / name) for name in "xyz"), "--out", str(tmp_path)])
     rows = [r for r in (tmp_path / "results.md").read_text().splitlines() if r.startswith("|")]
-    assert rows[2].startswith("| **lcpdn** | **2** | **74.50 ± 1.41** |")
+    assert rows[2].startswith("| lcpdn | 2 | **74.50 ± 1.41** |")
+
+
+def test_bold_is_the_best_of_a_column(runs: Path, tmp_path: Path) -> None:
+    file = runs / "c/test/monuseg/metrics.csv"
+    table = pd.read_csv(file)
+    table.loc[table["mask rule"] == "native", "dice"] = 90
+    table.to_csv(file, index=False)
+    main(["report", str(runs), "--out", str(tmp_path)])
+    rows = [r for r in (tmp_path / "results.md").read_text().splitlines() if r.startswith("|")]
+    assert "| 74.50 ± 1.41 | **37.25 ± 0.71** | the best |" in rows[2]
+    assert rows[3].startswith("| unet | 1 | 63.50 | 31.75 | **90.00** | 31.75 | -10.00")
+
+
+def test_networks_of_other_sizes_are_compared_at_the_images_own(runs: Path, tmp_path: Path) -> None:
+    write_run(runs / "e", 50, 0, method="lvit", settings={"image_size": 224})
+    file = runs / "e/test/monuseg/per_image.csv"
+    names = pd.read_csv(file, dtype={"name": str})
+    names.assign(**{"native/dice": 0.9}).to_csv(file, index=False)
+    file = runs / "e/test/monuseg/metrics.csv"
+    table = pd.read_csv(file)
+    table.loc[table["mask rule"] == "native", "dice"] = 90
+    table.to_csv(file, index=False)
+    main(["report", str(runs), "--out", str(tmp_path)])
+    rows = [r for r in (tmp_path / "results.md").read_text().splitlines() if r.startswith("|")]
+    assert "| to the best (native) |" in rows[0]
+    found = {row.split(" | ")[0].removeprefix("| "): row for row in rows[2:5]}
+    assert "| the best |" in found["lvit"]
+    assert "| -16.50 (" in found["lcpdn"]
+
+
+def test_published_figures_are_of_what_was_published(runs: Path, tmp_path: Path) -> None:
+    write_run(runs / "e", 50, 0, cprfl=True, ltfr=False)
+    write_run(runs / "f", 50, 0, cprfl=False, ltfr=False)
+    write_run(runs / "g", 50, 0, reads_report=False)
+    write_run(runs / "h", 50, 0, data="qata_cov19")
+    main(["report", str(runs), "--out", str(tmp_path)])
+    rows = [r for r in (tmp_path / "results.md").read_text().splitlines() if r.startswith("|")]
+    found = {row.split(" | ")[0].removeprefix("| "): row for row in rows if " seed |" in row}
+    assert "| 79.29 |" in found["lcpdn, ltfr=False"]
+    assert "| 79.35 |" in found["lcpdn, cprfl=False, ltfr=False"]
+    assert found["lcpdn, reads_report=False"].endswith(" |  |")
+    # Trained on nuclei, which nobody published.
+    (other,) = [row for row in rows if row.startswith("| lcpdn, trained on monuseg | 1 |")]
+    assert other.endswith("| the best |  |")
 
 
 def test_methods_that_do_not_apply_are_said_to(runs: Path, tmp_path: Path) -> None:
@@ -103,7 +150,7 @@ def test_missing_cells_of_a_grid_are_listed(
     (folder / "cell.json").write_text(json.dumps(state))
     main(["report", str(runs), "--out=r", "--grid=grid.yaml"])
     lines = Path("r/results.md").read_text().splitlines()
-    start = lines.index("Missing: 3 of the 3 cells of grid.yaml:")
+    start = lines.index("Missing: 3 of the 3 cells of grid.yaml, looked for in grid:")
     assert lines[start + 4 : start + 9] == [
         "| unet | right | 0, 2 |",
         *(f"| unet | {test} | 0, 1, 2 |" for test in ("empty", "four", "three", "two")),
@@ -124,7 +171,7 @@ def test_runs_without_pictures_are_in_the_tables(runs: Path, tmp_path: Path) -> 
         (runs / name / "test/monuseg/panels.npz").unlink()
     out = tmp_path / "report"
     main(["report", str(runs), "--out", str(out)])
-    assert "| **lcpdn** |" in (out / "results.md").read_text()
+    assert "| lcpdn |" in (out / "results.md").read_text()
     assert (out / "report.html").read_text().count("<img ") == 3
     assert not (out / "panels_monuseg.png").exists()
 
@@ -138,7 +185,7 @@ def test_thresholds_that_were_chosen_have_a_column(runs: Path, tmp_path: Path) -
     heading, _, first, second = [line for line in lines if line.startswith("|")][:4]
     assert heading.startswith("| method | seeds | Dice, compat |")
     column = heading.split(" | ").index("threshold")
-    assert first.split(" | ")[column] == "**0.50 to 0.65**"
+    assert first.split(" | ")[column] == "0.50 to 0.65"
     assert second.split(" | ")[column] == "0.50"
     table = pd.read_csv(tmp_path / "results.csv")
     assert set(table.loc[table["seed"] == 1, "threshold"]) == {0.65}

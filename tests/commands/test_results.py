@@ -1,7 +1,9 @@
 """Run folders together: what a row is called, and whether a difference is one."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,9 +40,14 @@ def write_run(
     corruption: tuple[str, int] = ("none", 1),
     train_images: int | None = None,
     trained: str = "MoNuSeg",
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    images: Sequence[str] = IMAGES,
     **network: Any,
 ) -> Path:
-    """Writes a tested run without pictures; Dice of image k is ``dice`` + k percent."""
+    """Writes a tested run without pictures; Dice of image k is ``dice`` + k percent.
+
+    ``settings`` are of its data.
+    """
     changes = [] if reports == "right" else [reports]
     changes += [] if corruption[0] == "none" else ["{}{}".format(*corruption)]
     test = folder / "test" / "_".join([data, *changes])
@@ -51,12 +58,12 @@ def write_run(
         "model": {"init_args": {"network": {"init_args": network}}},
         "data": {
             "class_path": f"lcpdn_pl.data.{trained}",
-            "init_args": {"protocol": protocol, "train_images": train_images},
+            "init_args": {"protocol": protocol, "train_images": train_images, **settings},
         },
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    scores = (dice + np.arange(len(IMAGES))) / 100
-    table = pd.DataFrame({"name": IMAGES})
+    scores = (dice + np.arange(len(images))) / 100
+    table = pd.DataFrame({"name": images})
     for rule in ("compat", "native"):
         table[f"{rule}/dice"], table[f"{rule}/iou"] = scores, scores / 2
     table.to_csv(test / "per_image.csv", index=False)
@@ -147,8 +154,47 @@ def test_a_run_may_be_tested_on_other_data(tmp_path: Path) -> None:
     assert {(r.data, label_rows(results)[r.test]) for r in results} == {
         ("mosmed_plus, by_volume", "lcpdn, ltfr=True"),
         ("mosmed_plus, by_volume", "lcpdn, ltfr=False"),
-        ("manifest", "lcpdn"),
+        ("manifest", "lcpdn, trained on mosmed_plus, by_volume"),
     }
+
+
+def test_a_manifest_of_ones_own_is_no_other_data(tmp_path: Path) -> None:
+    own: dict[str, Any] = {"trained": "Manifest", "settings": {"root": "/data/lungs.csv"}}
+    write_run(tmp_path / "a", 70, 0, data="lungs", **own)
+    write_run(tmp_path / "a", 60, 0, data="others", **own)
+    results = read_results([tmp_path])
+    assert {(r.data, label_rows(results)[r.test]) for r in results} == {
+        ("lungs", "lcpdn"),
+        ("others", "lcpdn, trained on lungs"),
+    }
+
+
+def test_other_images_under_one_name_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 70, 0)
+    write_run(tmp_path / "b", 70, 0, images=["x", "y"])
+    with pytest.raises(RunError, match=r"both tests of 'monuseg', but have no image in common"):
+        read_results([tmp_path])
+
+
+def test_how_images_are_brought_to_a_network_names_rows(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 70, 0, settings={"augment": "none", "num_workers": 2})
+    write_run(tmp_path / "b", 60, 0, settings={"root": "/x"})  # augment is full by default
+    assert set(label_rows(read_results([tmp_path])).values()) == {
+        "lcpdn, augment=none",
+        "lcpdn, augment=full",
+    }
+
+
+def test_runs_of_one_seed_count_as_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 70, 0)
+    write_run(tmp_path / "again", 72, 0)
+    write_run(tmp_path / "b", 80, 1, protocol="draw_1")
+    write_run(tmp_path / "c", 90, 1, protocol="draw_2")
+    results = read_results([tmp_path])
+    assert [result.repeat for result in results] == ["0", "0", "1, draw_1", "1, draw_2"]
+    scores = image_scores(results, label_rows(results), "compat")
+    assert list(scores) == [("lcpdn", "0"), ("lcpdn", "1, draw_1"), ("lcpdn", "1, draw_2")]
+    np.testing.assert_allclose(scores["lcpdn"]["0"], 71 + np.arange(8))
 
 
 def test_scores_leave_other_reports_out(tmp_path: Path) -> None:
@@ -162,7 +208,7 @@ def test_scores_leave_other_reports_out(tmp_path: Path) -> None:
     assert list(scores.index) == IMAGES
     kinds = ["right", "right", "empty", "right, mean over turns"]
     assert [result.kind for result in results] == kinds
-    assert list(scores) == [("lcpdn", 0), ("lcpdn", 1)]
+    assert list(scores) == [("lcpdn", "0"), ("lcpdn", "1")]
     np.testing.assert_allclose(scores["lcpdn"].T, [70 + np.arange(8), 80 + np.arange(8)])
 
 
@@ -231,8 +277,16 @@ def test_comparison_is_over_the_seeds_that_both_have() -> None:
     assert list(table.loc["b"]) == pytest.approx([-1, -1, -1, wilcoxon(np.full(12, -1)).pvalue, 1])
     assert table.loc["c", "seeds"] == 0
     assert table.loc["c"].isna().sum() == 4
-    assert best_method(scores[["a", "b"]]) == "a"
-    assert best_method(scores) == "b"
+
+
+def test_the_best_method_is_best_over_what_all_have() -> None:
+    rows = pd.DataFrame(
+        [("a", "0", 70, 9), ("a", "1", 40, 1), ("b", "0", 69, 5), ("b", "0", 69, 5)],
+        columns=["method", "repeat", "dice", "iou"],
+    )
+    assert [best_method(rows, figure) for figure in ("dice", "iou")] == ["a", "a"]
+    other = pd.DataFrame([("c", "2", 60, 6)], columns=rows.columns)
+    assert [best_method(pd.concat([rows, other]), f) for f in ("dice", "iou")] == ["b", "c"]
 
 
 def test_holm_by_hand() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,10 +101,6 @@ class TestReport(Callback):
         self._seconds: dict[int, float] = {}
         self._bins = torch.zeros(3, BINS, dtype=torch.float64)
 
-    def on_test_batch_start(self, *_: Any, **__: Any) -> None:
-        """Starts the clock of an image."""
-        self._start = time.perf_counter()
-
     def on_test_batch_end(
         self,
         trainer: lightning.Trainer,
@@ -118,7 +113,7 @@ class TestReport(Callback):
         """Keeps the image's row, its time and, if its turn comes, its panel."""
         assert isinstance(pl_module, SegmentationTask)  # noqa: S101 - the only one with rows
         index = batch_idx * trainer.world_size + trainer.global_rank
-        self._seconds[index] = time.perf_counter() - self._start
+        self._seconds[index] = outputs["seconds"]
         self._rows[index] = outputs["row"]
         rule = trainer.datamodule.mask_rule  # type: ignore[attr-defined]
         # The threshold is a matter of the mask; the probability is what the network gives.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 from jinja2 import Environment
+from PIL import Image
 
 _BOLD = re.compile(r"\*\*(.+)\*\*")
 _LATEX = str.maketrans(
@@ -85,5 +86,12 @@ def html(title: str, sections: Sequence[Section]) -> str:
     environment.filters["bold"] = lambda text: bool(_BOLD.fullmatch(text))
     environment.filters["plain"] = lambda text: _BOLD.sub(r"\1", text)
     environment.filters["embedded"] = lambda path: base64.b64encode(path.read_bytes()).decode()
+    environment.filters["width"] = _shown_width
     template = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(title=title, sections=sections)
+
+
+def _shown_width(path: Path) -> int:
+    """Pixels of the page, by which a picture's letters are nearly as large as the text's."""
+    with Image.open(path) as picture:
+        return round(picture.width / 1.6)

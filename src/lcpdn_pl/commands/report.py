@@ -30,31 +30,37 @@ from lcpdn_pl.files import save_figure, write_whole
 from lcpdn_pl.plotting import convergence, load_panels, method_sheet, reliability, score_curves
 
 _NOTE = """\
-Test figures in percent, means over images, then mean and deviation over seeds. A row is named after
-its method and the settings that most runs of the method do not have. `compat` is the mask rule that
-published figures were scored by, at the size that a network sees (256 pixels; 224 in LViT's family,
-128 in the small MedSegDiff, which are better compared by the other rule); `native` scores the
-untouched mask at its own size. "to the best" is the difference of Dice (`compat`) to the
-method in bold, the best one over the seeds that all have; it is of the images and seeds that both
-have, whose number it gives, with a 95 % bootstrap interval over images, and p of Wilcoxon's
-signed-rank test after Holm's correction. A threshold, the probability above which a pixel is
-foreground, is the best one of a run's validation images; without that column it is 0.5. Published
-figures were made with other backbones and are of the whole method, also where they stand beside a
-part of it. Parameters are those that training reaches; time and memory are of the machine that
-tested."""
+Test figures in percent, means over images, then mean and deviation over seeds; several runs of one
+seed count as one, by their mean. A row is named after its method and the settings that most runs of
+the method do not have. `compat` is the mask rule that published figures were scored by, at the size
+that a network sees; `native` scores the untouched mask at its own size, by which networks of
+different sizes compare. In bold is the best figure of a column over the seeds that all methods
+have, which need not be the highest of the means over their own. "to the best" is the difference of
+Dice to the method that is best so, by `compat`, or by `native` where networks see images of
+different sizes; it is of the images and seeds that both have, whose number it gives, with a 95 %
+bootstrap interval over images, and p of Wilcoxon's signed-rank test after Holm's correction. A
+threshold, the probability above which a pixel is foreground, is the best one of a run's validation
+images; without that column it is 0.5. Published figures were made with other backbones. Trainable
+parameters are those that get a gradient; published counts follow several rules, which stand beside
+them: by thop, what a profiler sees in a forward pass, is one. Seconds are the network's for one
+image, the median over images and then over runs; they and memory, the most that a run took, are of
+the machine that tested."""
+
+_PARTS = ("cprfl", "ltfr")
+"""Settings of LCPDN whose figures were published, on and off."""
 
 
 def report(runs: Sequence[Path], out: Path = Path("report"), grid: Path | None = None) -> None:
     """Makes tables and pictures of tested runs.
 
-    Writes `results.csv` (one row for each run, test and mask rule) and, with a table for each data
-    set (mean and deviation over seeds, the best in bold, every method compared with it over the
-    same images), `results.md`, `results.tex` and `report.html`, one page that holds its pictures.
-    These are `convergence.png` (training loss against the step), `reliability.png` (how often a
-    probability is right), where runs were made for them `strength.png` (Dice of images made worse)
-    and `low_data.png` (Dice by training images) and, for each data set, `panels_DATA.png` (image,
-    report, truth and every method) and `errors_DATA.png` (the same images, hits, false alarms and
-    misses).
+    Writes `results.csv` (one row for each run, test and mask rule) and, with two tables for each
+    data set (mean and deviation over seeds, the best in bold, every method compared with the best
+    one over the same images; parameters, time and memory), `results.md`, `results.tex` and
+    `report.html`, one page that holds its pictures. These are, where there is something to show,
+    `convergence.png` (training loss against the step), `reliability.png` (how often a probability
+    is right), `strength.png` (Dice of images made worse) and `low_data.png` (Dice by training
+    images) and, for each data set, `panels_DATA.png` (image, report, truth and every method) and
+    `errors_DATA.png` (the same images, hits, false alarms and misses).
 
     Runs of one method that differ in a setting of their model are rows of their own, named after
     the settings that most of its runs do not have. Draws of MoNuSeg's training images count as
@@ -107,7 +113,8 @@ def _missing_cells(grid: Path) -> dict[str, pd.DataFrame]:
         return {}
     rows = [(row, test, ", ".join(last)) for (row, test), last in left.items()]
     count = sum(not cell.done() for cell in cells)
-    caption = f"Missing: {count} of the {len(cells)} cells of {grid.name}"
+    out = cells[0].folder.parents[cells[0].name.count("/")]
+    caption = f"Missing: {count} of the {len(cells)} cells of {grid.name}, looked for in {out}"
     return {caption: pd.DataFrame(rows, columns=["cells", "test", "missing"])}
 
 
@@ -130,11 +137,11 @@ def _first(group: Sequence[Result], labels: Mapping[Path, str]) -> dict[str, Res
 def _general_figures(
     results: Sequence[Result], labels: Mapping[Path, str], out: Path
 ) -> dict[str, Path]:
-    figures = {
-        "Training loss against the step: mean over seeds, and their range": _drawn(
-            convergence, _curves(results, labels), out / "convergence.png"
-        )
-    }
+    figures = {}
+    curves = _curves(results, labels)
+    if not curves.empty:
+        caption = "Training loss against the step: mean over seeds, and their range"
+        figures[caption] = _drawn(convergence, curves, out / "convergence.png")
     bins = [
         result.reliability.assign(data=result.data, method=labels[result.test])
         for result in results
@@ -171,7 +178,7 @@ def _panel_figures(data: str, first: Mapping[str, Result], out: Path) -> dict[st
         label: shown for label, shown in panels.items() if [one.name for one in shown] == names
     }
     # A run that came from elsewhere may call its data anything.
-    name = re.sub(r"[^\w .+=-]", "_", data.replace(", ", "_"))
+    name = re.sub(r"[^\w.+=-]", "_", data.replace(", ", "_"))
     figures = {}
     for kind, caption in (("panels", "predictions"), ("errors", "errors")):
         path = out / f"{kind}_{name}.png"
@@ -182,14 +189,15 @@ def _panel_figures(data: str, first: Mapping[str, Result], out: Path) -> dict[st
 
 def _curves(results: Sequence[Result], labels: Mapping[Path, str]) -> pd.DataFrame:
     """Training losses: data, method, seed, step, loss."""
-    runs = {result.run: result for result in results}
+    by_home = sorted(results, key=lambda result: not result.elsewhere)
+    runs = {result.run: result for result in by_home}  # named as where it was trained, if it can be
     rows = []
     for run, result in track(runs.items(), "reading curves", transient=True):
         events = EventAccumulator(str(run), size_guidance={"scalars": 0})
         events.Reload()
         if "train/step_loss" in events.Tags()["scalars"]:
             rows += [
-                (result.data, labels[result.test], result.seed, event.step, event.value)
+                (result.trained_on, labels[result.test], result.repeat, event.step, event.value)
                 for event in events.Scalars("train/step_loss")
             ]
     return pd.DataFrame(rows, columns=["data", "method", "seed", "step", "loss"])
@@ -198,57 +206,98 @@ def _curves(results: Sequence[Result], labels: Mapping[Path, str]) -> pd.DataFra
 def _tables(
     data: str, group: Sequence[Result], labels: Mapping[Path, str], table: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
-    right = table[(table["data"] == data) & (table["test"] == "right")]
-    tables = {"Dice and IoU": pd.DataFrame(_method_rows(data, group, labels, right))}
-    others = table[(table["data"] == data) & (table["rule"] == "compat")]
+    ours = table[table["data"] == data]
+    right = ours[ours["test"] == "right"]
+    first = _first(group, labels)
+    published = _read_published(data)
+    rows = _score_rows(group, labels, right, published)
+    methods = {result.facts["method"] for result in group if not result.elsewhere}
+    if len(methods & set(published["method"])) > 1:  # methods, not one method's parts
+        for line in published[published["note"].notna()].to_dict("records"):
+            if line["method"] not in methods:
+                known = {"method": f"{line['method']}, {line['note']}", "published": line["scores"]}
+                rows.append(dict.fromkeys(rows[0], "") | known)
+    tables = {
+        "Dice and IoU": pd.DataFrame(rows),
+        "Parameters, time and memory": pd.DataFrame(_cost_rows(first, right, published)),
+    }
+    others = ours[ours["rule"] == "compat"]
     if (others["test"] != "right").any():
         tables["By what was changed at test time (Dice, compat)"] = pd.DataFrame(_test_rows(others))
     return tables
 
 
-def _method_rows(
-    data: str, group: Sequence[Result], labels: Mapping[Path, str], rows: pd.DataFrame
+def _score_rows(
+    group: Sequence[Result],
+    labels: Mapping[Path, str],
+    rows: pd.DataFrame,
+    published: pd.DataFrame,
 ) -> list[dict[str, str]]:
-    published = pd.read_csv(str(resources.files(__package__).joinpath("published.csv")))
-    published = published[published["data"] == data].set_index("method")
-    methods = {result.facts["method"] for result in group}
-    scores = image_scores(group, labels, "compat")
-    best = best_method(scores)
-    compared = compare(scores, best)
+    by_rule = {rule: rows[rows["rule"] == rule] for rule in ("compat", "native")}
+    columns = {
+        f"{title}, {rule}": (rule, name, best_method(by_rule[rule], name))
+        for rule in by_rule
+        for name, title in (("dice", "Dice"), ("iou", "IoU"))
+    }
+    fair = "compat" if len({result.image_size for result in group}) == 1 else "native"
+    best = columns[f"Dice, {fair}"][2]
+    compared = compare(image_scores(group, labels, fair), best)
     lines = []
     for label, result in _first(group, labels).items():
         own = rows[rows["method"] == label]
-        line = {"method": label, "seeds": str(own["seed"].nunique())}
-        for rule in ("compat", "native"):
-            for name, title in (("dice", "Dice"), ("iou", "IoU")):
-                line[f"{title}, {rule}"] = _spread(own.loc[own["rule"] == rule, name])
+        line = {"method": label, "seeds": str(own["repeat"].nunique())}
+        for title, (rule, name, highest) in columns.items():
+            spread = _spread(own[own["rule"] == rule], name)
+            line[title] = f"**{spread}**" if label == highest else spread
         if (rows["threshold"] != 0.5).any():
             low, high = own["threshold"].min(), own["threshold"].max()
             line["threshold"] = f"{low:.2f}" + (f" to {high:.2f}" if high > low else "")
-        if label == best:
-            line = {key: f"**{value}**" for key, value in line.items()}
-            line["to the best"] = ""
-        else:
-            line["to the best"] = _difference(compared.loc[label].to_dict())
-        line["published"] = _published(published, result.facts["method"])
-        line["trainable"] = f"{result.facts['trainable']:,}"
-        line["frozen"] = f"{result.facts['frozen']:,}"
-        line["s/image"] = f"{result.facts['seconds_per_image']:.2f}"
-        line["GiB"] = f"{result.facts['peak_memory_gib']:.2f}"
+        line[f"to the best ({fair})"] = (
+            "the best" if label == best else _difference(compared.loc[label].to_dict())
+        )
+        line["published"] = _published(published, label, result)["scores"]
         lines.append(line)
-    if len(methods & set(published.index)) > 1:  # a comparison of methods, not of one's parts
-        for method, note in published["note"].dropna().items():
-            if method not in methods:
-                empty = dict.fromkeys(lines[0], "")
-                known = {"published": _published(published, str(method))}
-                lines.append(empty | {"method": f"{method}, {note}"} | known)
     return lines
 
 
-def _published(published: pd.DataFrame, method: str) -> str:
-    if method not in published.index:
-        return ""
-    return "{dice:.2f} / {iou:.2f}".format_map(published.loc[method].to_dict())
+def _cost_rows(
+    first: Mapping[str, Result], rows: pd.DataFrame, published: pd.DataFrame
+) -> list[dict[str, str]]:
+    lines = []
+    for label, result in first.items():
+        own = rows[rows["method"] == label]
+        lines.append(
+            {
+                "method": label,
+                "trainable": f"{result.facts['trainable']:,}",
+                "frozen": f"{result.facts['frozen']:,}",
+                "published": _published(published, label, result)["parameters"],
+                "s/image": f"{own['seconds_per_image'].median():.2f}",
+                "GiB": f"{own['peak_memory_gib'].max():.2f}",
+            }
+        )
+    return lines
+
+
+def _read_published(data: str) -> pd.DataFrame:
+    """Published figures of a data set: method, cprfl, ltfr, parameters, scores and note."""
+    table = pd.read_csv(str(resources.files(__package__).joinpath("published.csv")))
+    table = table[table["data"] == data]
+    iou = table["iou"].map(" / {:.2f}".format, na_action="ignore").fillna("")
+    return table.assign(scores=table["dice"].map("{:.2f}".format) + iou)
+
+
+def _published(published: pd.DataFrame, label: str, result: Result) -> Mapping[Any, str]:
+    """Published scores and parameters of a row, empty where it is not what was published."""
+    none = {"scores": "", "parameters": ""}
+    _, *named = label.split(", ")
+    if any(name.partition("=")[0] not in _PARTS for name in named):
+        return none
+    rows = published[published["method"] == result.facts["method"]]
+    for part in _PARTS:
+        setting = result.settings.get(f"model.init_args.network.init_args.{part}", True)
+        rows = rows[rows[part].isna() | (rows[part] == setting)]
+    return none if rows.empty else rows[[*none]].fillna("").iloc[0].to_dict()
 
 
 def _difference(row: Mapping[Any, Any]) -> str:
@@ -264,13 +313,15 @@ def _test_rows(table: pd.DataFrame) -> list[dict[str, str]]:
     kinds = list(dict.fromkeys(table["test"]))
     return [
         {"method": str(label)}
-        | {kind: _spread(rows.loc[rows["test"] == kind, "dice"]) for kind in kinds}
+        | {kind: _spread(rows[rows["test"] == kind], "dice") for kind in kinds}
         for label, rows in table.groupby("method", sort=False)
         if (rows["test"] != "right").any()
     ]
 
 
-def _spread(values: pd.Series) -> str:
-    if values.empty:
+def _spread(rows: pd.DataFrame, figure: str) -> str:
+    """Mean and deviation over repeats, each of them the mean of its runs."""
+    if rows.empty:
         return "missing"
+    values = rows.groupby("repeat")[figure].mean()
     return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")

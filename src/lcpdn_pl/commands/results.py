@@ -31,6 +31,9 @@ _FACTS = {
 }
 METRICS = ("dice", "iou", "dice_global", "iou_global")
 _RESAMPLES = 10_000
+_DRAW = re.compile(r"draw_\d+")
+_SAME_METHOD = {"root", "protocol", "train_images", "num_workers", "turns", "counts"}
+"""Settings of the data that make no other method of one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,12 @@ class Result:
         return int(self.settings["seed_everything"])
 
     @property
+    def repeat(self) -> str:
+        """Which repetition of a method it is of: the seed, and the draw of training images."""
+        protocol = self._protocol
+        return f"{self.seed}, {protocol}" if _DRAW.fullmatch(protocol) else str(self.seed)
+
+    @property
     def kind(self) -> str:
         """How it was tested: what the reports were, how images were made worse, over turns."""
         parts = [self.facts["test_reports"]]
@@ -74,17 +83,47 @@ class Result:
 
     @property
     def data(self) -> str:
-        """Data set and protocol; the draws of one protocol, which go with seeds, are one."""
-        parts = [str(self.facts["data"])]
-        trained = str(self.settings.get("data.class_path")).rpartition(".")[2]
-        if getattr(getattr(data, trained, None), "name", parts[0]) != parts[0]:
-            return parts[0]  # tested on other data than it was trained on
-        protocol = str(self.settings.get("data.init_args.protocol", "paper"))
-        if protocol != "paper" and not re.fullmatch(r"draw_\d+", protocol):
-            parts.append(protocol)
+        """Data set that it was tested on, with the protocol where that is the run's own."""
+        return str(self.facts["data"]) if self.elsewhere else self.trained_on
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it was tested on other data than the run's own."""
+        return self._trained != str(self.facts["data"])
+
+    @property
+    def trained_on(self) -> str:
+        """Data set and protocol of training; the draws of one protocol are one."""
+        parts = [self._trained]
+        if self._protocol != "paper" and not _DRAW.fullmatch(self._protocol):
+            parts.append(self._protocol)
         if self.train_images is not None:
             parts.append(f"{self.train_images} training images")
         return ", ".join(parts)
+
+    @property
+    def _trained(self) -> str:
+        """Name of the data set of training, where the configuration tells."""
+        if self.module is data.Manifest:
+            return Path(str(self.settings.get("data.init_args.root"))).stem
+        return str(getattr(self.module, "name", self.facts["data"]))
+
+    @property
+    def module(self) -> type:
+        """Class of the data of training; the one that all are made of where it is none of ours."""
+        name = str(self.settings.get("data.class_path")).rpartition(".")[2]
+        module: type = getattr(data, name, data.SegmentationDataModule)
+        return module
+
+    @property
+    def _protocol(self) -> str:
+        return str(self.settings.get("data.init_args.protocol", "paper"))
+
+    @property
+    def image_size(self) -> int | None:
+        """Side of the images that the network sees, where the configuration says so."""
+        size = self.settings.get("data.init_args.image_size")
+        return None if size is None else int(size)
 
     @property
     def train_images(self) -> int | None:
@@ -97,7 +136,8 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
     """Reads every tested run below the folders.
 
     Raises:
-        RunError: If a folder holds no tested run, or files of a run are missing or broken.
+        RunError: If a folder holds no tested run, files of a run are missing or broken, or tests
+            have the same data set's name but other images.
     """
     results: dict[Path, Result] = {}  # a run below two of the folders counts once
     for folder in folders:
@@ -108,6 +148,15 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
                 "lcpdn test writes. Test the run, or give another folder."
             )
         results |= {path.resolve(): _read(path.parent) for path in tests}
+    first: dict[str, Result] = {}
+    for result in results.values():
+        one = first.setdefault(result.data, result)
+        if set(one.per_image.index).isdisjoint(result.per_image.index):
+            raise RunError(
+                f"{one.test} and {result.test} are both tests of {result.data!r}, but have no "
+                "image in common. Name one of the data sets otherwise and test again, or report "
+                "them apart."
+            )
     return list(results.values())
 
 
@@ -149,18 +198,22 @@ def label_rows(results: Sequence[Result]) -> dict[Path, str]:
     """Names every test after its run's method and what sets it apart from other runs of it.
 
     That is each setting that has another value than in most of the method's runs on the data; all
-    values are named where none is that of most, counted by runs. Seeds, data and where things lie
-    make no difference, nor do time and memory: only the network, its loss and its optimizer do, and
-    how long it is trained.
+    values are named where none is that of most, counted by runs. Seeds and where things lie make no
+    difference, nor do time and memory: only the network, its loss and its optimizer do, how images
+    are brought to it, and how long it is trained. A run that was trained on other data is named
+    after these.
 
     Returns:
-        Labels by the test's folder, such as ``lcpdn`` or ``lcpdn, ltfr=False``.
+        Labels by the test's folder, such as ``lcpdn``, ``lcpdn, ltfr=False`` or ``lcpdn, trained on
+        monuseg``.
     """
-    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for result in results:
-        groups[result.data, result.facts["method"]].append(result)
+        name = str(result.facts["method"])
+        name += f", trained on {result.trained_on}" if result.elsewhere else ""
+        groups[result.data, result.trained_on, name].append(result)
     labels = {}
-    for (_, method), group in groups.items():
+    for (_, _, method), group in groups.items():
         keys = {key for result in group for key in result.settings if _names_a_method(key)}
         settings = {
             result.test: {key: str(_setting(result, key)) for key in keys} for result in group
@@ -185,14 +238,21 @@ def _setting(result: Result, key: str) -> Any:
     if key in result.settings:
         return result.settings[key]
     place, _, option = key.rpartition(".")
-    owner = NETWORKS.get(result.facts["method"]) if "network" in place else SegmentationTask
+    owner: Any = SegmentationTask
+    if "network" in place:
+        owner = NETWORKS.get(result.facts["method"])
+    elif place.startswith("data."):
+        owner = result.module
     known = signature(owner).parameters if owner else {}
     default = known[option].default if option in known else None
     return list(default) if isinstance(default, tuple) else default
 
 
 def _names_a_method(key: str) -> bool:
-    if key.rpartition(".")[2] in FREE_MODEL:
+    option = key.rpartition(".")[2]
+    if key.startswith("data.init_args."):
+        return option not in _SAME_METHOD and not option.startswith("test_")
+    if option in FREE_MODEL:
         return False
     return key.startswith("model.") or key in {"trainer.max_epochs", "trainer.max_steps"}
 
@@ -209,6 +269,7 @@ def result_table(results: Sequence[Result], labels: Mapping[Path, str]) -> pd.Da
                     "test": result.kind,
                     "rule": rule,
                     "seed": result.seed,
+                    "repeat": result.repeat,
                     **{name: figures[name] for name in METRICS},
                     "images": len(result.per_image),
                     "threshold": result.facts.get("threshold", 0.5),
@@ -252,23 +313,26 @@ def training_scores(results: Sequence[Result], labels: Mapping[Path, str]) -> pd
 
 
 def image_scores(results: Sequence[Result], labels: Mapping[Path, str], rule: str) -> pd.DataFrame:
-    """Dice of each image in percent: one column a label and seed, right reports alone."""
-    columns: dict[tuple[str, int], list[pd.Series]] = defaultdict(list)
+    """Dice of each image in percent: one column a label and repeat, right reports alone.
+
+    Several runs of one repeat count as one, by their mean.
+    """
+    columns: dict[tuple[str, str], list[pd.Series]] = defaultdict(list)
     for result in results:
         if result.kind == "right":
-            key = labels[result.test], result.seed
+            key = labels[result.test], result.repeat
             columns[key].append(100 * result.per_image[f"{rule}/dice"])
     return pd.DataFrame({key: pd.concat(c, axis=1).mean(axis=1) for key, c in columns.items()})
 
 
-def best_method(scores: pd.DataFrame) -> str:
-    """The method of the highest Dice over the seeds that all have; over its own where none is.
+def best_method(rows: pd.DataFrame, figure: str) -> str:
+    """The method of the highest figure over the repeats that all have; over its own without any.
 
     Args:
-        scores: As of :func:`image_scores`.
+        rows: As of :func:`result_table`, of one data set, test and rule.
+        figure: One of ``METRICS``.
     """
-    methods = scores.columns.unique(0)
-    means = pd.DataFrame({name: scores[name].mean() for name in methods})  # a row a seed
+    means = rows.pivot_table(index="repeat", columns="method", values=figure)
     shared = means.dropna()
     return str((means if shared.empty else shared).mean().idxmax())
 

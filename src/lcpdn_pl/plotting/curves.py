@@ -5,6 +5,7 @@ import math
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 SMOOTHED = 10
 """Logged losses that a point of a convergence curve is the mean of."""
@@ -27,8 +28,7 @@ def convergence(curves: pd.DataFrame) -> Figure:
             _mean_and_range(axes, seeds, "-", str(method))
         axes.set(title=data, xlabel="training step", ylabel="training loss")
         axes.grid(visible=True, alpha=0.3)
-        # Below: names that say what was changed are as wide as the plot.
-        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+        _legend_below(axes)
     return figure
 
 
@@ -41,14 +41,16 @@ def score_curves(scores: pd.DataFrame, label: str) -> Figure:
         label: Of the x axis.
     """
     names = list(dict.fromkeys(scores["plot"]))
+    colors = {method: f"C{index}" for index, method in enumerate(dict.fromkeys(scores["method"]))}
     figure, plots = _plots(len(names), 4, 3.8, sharey=True)
+    lines: dict[str, Line2D] = {}
     for axes, name in zip(plots, names, strict=True):
         for method, rows in scores[scores["plot"] == name].groupby("method", sort=False):
             seeds = rows.pivot_table(index="x", columns="seed", values="dice")
-            _mean_and_range(axes, seeds, "o-", str(method))
+            lines[str(method)] = _mean_and_range(axes, seeds, "o-", str(method), colors[method])
         axes.set(title=name, xlabel=label, xticks=sorted(set(scores["x"])), ylabel="Dice, compat")
         axes.grid(visible=True, alpha=0.3)
-    plots[0].legend(fontsize=8)
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", fontsize=8)
     return figure
 
 
@@ -62,7 +64,7 @@ def reliability(bins: pd.DataFrame) -> Figure:
         bins: Table with the columns data, method, bin, pixels, probability and share.
     """
     names = list(dict.fromkeys(bins["data"]))
-    figure, plots = _plots(len(names), 4.2, 4.2)
+    figure, plots = _plots(len(names), 4.2, 5.2)
     for axes, data in zip(plots, names, strict=True):
         for method, rows in bins[bins["data"] == data].groupby("method", sort=False):
             sums = rows.assign(
@@ -80,7 +82,7 @@ def reliability(bins: pd.DataFrame) -> Figure:
         axes.set(title=data, xlabel="predicted probability", ylabel="share of foreground")
         axes.set_aspect("equal")
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=7)
+        _legend_below(axes)
     return figure
 
 
@@ -117,8 +119,16 @@ def _plots(
     return figure, list(plots[:count])
 
 
-def _mean_and_range(axes: Axes, seeds: pd.DataFrame, style: str, label: str) -> None:
+def _mean_and_range(
+    axes: Axes, seeds: pd.DataFrame, style: str, label: str, color: str | None = None
+) -> Line2D:
     """A line and a band over the index; a column a seed."""
-    (line,) = axes.plot(seeds.index, seeds.mean(axis=1), style, label=label)
+    (line,) = axes.plot(seeds.index, seeds.mean(axis=1), style, label=label, color=color)
     band = seeds.min(axis=1), seeds.max(axis=1)
     axes.fill_between(seeds.index, *band, color=line.get_color(), alpha=0.2)
+    return line
+
+
+def _legend_below(axes: Axes) -> None:
+    """Where it hides no curve: names that say what was changed are as wide as the plot."""
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))

@@ -78,10 +78,12 @@ class DiffusionSegmentationTask(SegmentationTask):
 
     def test_step(self, batch: Batch, _batch_index: int) -> dict[str, Any]:
         """See :meth:`SegmentationTask.test_step`; the row has the ``agreement`` too."""
+        start = self.clock()
         ensemble = self.network.sample(batch["image"])
+        seconds = self.clock() - start
         result = self.score_test(batch, shift(ensemble.logits, self.threshold))
         result["row"]["agreement"] = ensemble.agreement.mean().item()
-        return result
+        return {"seconds": seconds, **result}
 
     def predict_step(self, batch: Batch, _batch_index: int) -> Tensor:
         """Foreground probability and its uncertainty [2, H, W] at the image's own size.

@@ -1,5 +1,6 @@
 """The LightningModule that trains, tests and applies any segmentation network."""
 
+import time
 from typing import Any
 
 import torch
@@ -199,10 +200,18 @@ class SegmentationTask(Task):
         """Scores one image by both rules.
 
         Returns:
-            ``logits`` at the network's size, and the image's row of the results: ``name`` and,
-            for each rule, Dice and IoU.
+            ``logits`` at the network's size, the ``seconds`` that they took, and the image's
+            ``row`` of the results: ``name`` and, for each rule, Dice and IoU.
         """
-        return self.score_test(batch, self._tested(batch))
+        start = self.clock()
+        logits = self._tested(batch)
+        return {"seconds": self.clock() - start, **self.score_test(batch, logits)}
+
+    def clock(self) -> float:
+        """Seconds on a clock, once a GPU has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def _tested(self, batch: Batch) -> Tensor:
         """Logits of a batch of one image, at the network's size, by the threshold."""
@@ -214,7 +223,7 @@ class SegmentationTask(Task):
         return shift(logits, self.threshold)
 
     def score_test(self, batch: Batch, logits: Tensor) -> dict[str, Any]:
-        """What :meth:`test_step` returns for these logits of a batch of one image.
+        """Logits and row of :meth:`test_step`, for these logits of a batch of one image.
 
         They are by the threshold already: foreground is what is above one half.
         """
@@ -248,7 +257,9 @@ class SegmentationTask(Task):
             warn_of_background(stage.removesuffix("/native"))
         for name, value in score.compute().items():
             shown = stage == "val" and name == "dice"
-            self.log(f"{stage}/{name}", value, prog_bar=shown)  # type: ignore[arg-type]
+            # Of a test the HParams tab has the figures, where they are the run's own.
+            in_curves = stage == "val"
+            self.log(f"{stage}/{name}", value, prog_bar=shown, logger=in_curves)  # type: ignore[arg-type]
         score.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
