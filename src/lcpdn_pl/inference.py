@@ -141,6 +141,8 @@ class Segmenter:
             ConfigError: If it is too large to be taken whole, or an argument is out of range.
         """
         if tile is None:
+            if overlap != OVERLAP:
+                raise ConfigError(f"overlap={overlap} is that of tiles: give tile too.")
             if max(height, width) > self.limit:
                 raise ConfigError(
                     f"An image of {height} x {width} pixels is too large to be taken whole "

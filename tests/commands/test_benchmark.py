@@ -42,6 +42,7 @@ class Calls(list[str]):
 
     def __init__(self) -> None:
         self.fail = ""
+        self.status = 1
         self.prints = b""
         self.environment: dict[str, str] = {}
 
@@ -53,7 +54,8 @@ class Calls(list[str]):
         self.append(shlex.join(command[3:]))
         stdout.write(self.prints)
         stdout.flush()
-        return SimpleNamespace(returncode=int(bool(self.fail) and self.fail in self[-1]))
+        failed = bool(self.fail) and self.fail in self[-1]
+        return SimpleNamespace(returncode=self.status if failed else 0)
 
 
 @pytest.fixture
@@ -210,6 +212,17 @@ def test_a_failing_cell_is_listed_and_the_others_run(
     calls.fail = ""
     main(["benchmark", str(grid)])
     assert [call.split()[0] for call in calls] == ["test", "test"]
+
+
+def test_a_killed_cell_is_said_to_be(
+    grid: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls.fail, calls.status = "one/1/best.ckpt", -9
+    with pytest.raises(SystemExit):
+        main(["benchmark", str(grid)])
+    error = capsys.readouterr().err
+    assert "one/1 (lcpdn test was killed by signal 9 (see " in error
+    assert "for want of memory: run fewer cells" in error
 
 
 def test_dry_run_and_spent_budget_start_nothing(

@@ -127,6 +127,7 @@ def test_files_that_would_be_the_same(run: Path, capsys: pytest.CaptureFixture[s
     [
         (["--tile", "9"], "tile=9 must be 16 to 256 pixels"),
         (["--tile", "20", "--overlap", "0.7"], "overlap=0.7 must be a share"),
+        (["--overlap", "0.5"], "overlap=0.5 is that of tiles: give tile too"),
         (["--samples", "3"], "samples=3 compares noises, but Pixels has none"),
         (["--slice", "3"], "slice is for DICOM and NIfTI"),
         (["--window", "[40, 400]"], "window is for DICOM and NIfTI"),

@@ -219,6 +219,11 @@ def _lcpdn(cell: Cell, jobs: int, files: list[int], subcommand: str, arguments: 
             pass_fds=files,
             check=False,
         ).returncode
+    if status < 0:
+        raise RunError(
+            f"lcpdn {subcommand} was killed by signal {-status} (see {path}); 9 is mostly for want "
+            "of memory: run fewer cells at a time. The same command goes on."
+        )
     if status:
         lines = path.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
         raise RunError(f"lcpdn {subcommand} ended with status {status}: {lines[-1]} (see {path})")
