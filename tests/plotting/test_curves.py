@@ -60,6 +60,18 @@ def test_scores_are_means_over_seeds() -> None:
     assert np.asarray(first.lines[0].get_ydata()).tolist() == [65, 80]
 
 
+def test_a_method_has_one_color_in_all_plots_and_a_place_in_the_legend() -> None:
+    rows = [("a", "m", 0, 1, 60), ("a", "n", 0, 1, 70), ("b", "o", 0, 1, 50), ("b", "n", 0, 1, 40)]
+    figure = score_curves(pd.DataFrame(rows, columns=["plot", "method", "seed", "x", "dice"]), "x")
+    first, second = figure.axes
+    (legend,) = figure.legends
+    colors = {line.get_label(): line.get_color() for line in legend.get_lines()}
+    assert list(colors) == ["m", "n", "o"]
+    assert len(set(colors.values())) == 3
+    assert [line.get_color() for line in first.lines] == [colors["m"], colors["n"]]
+    assert {line.get_color() for line in second.lines} == {colors["n"], colors["o"]}
+
+
 def test_reliability_pools_seeds_by_pixels() -> None:
     rows = [
         ("a", "m", 0, 30, 0.1, 0.2),  # one seed

@@ -1,6 +1,7 @@
 """Curves: losses over training, scores against what was varied, reliability."""
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,15 +21,16 @@ def convergence(curves: pd.DataFrame) -> Figure:
         curves: Table with the columns data, method, seed, step and loss.
     """
     names = list(dict.fromkeys(curves["data"]))
-    figure, plots = _plots(len(names), 4.5, 5)
+    colors = _colors(curves)
+    figure, plots = _plots(len(names), 4.5, 4)
     for axes, data in zip(plots, names, strict=True):
         for method, rows in curves[curves["data"] == data].groupby("method", sort=False):
             seeds = rows.pivot_table(index="step", columns="seed", values="loss")
             seeds = seeds.rolling(SMOOTHED, min_periods=1).mean()
-            _mean_and_range(axes, seeds, "-", str(method))
+            _mean_and_range(axes, seeds, "-", colors[str(method)])
         axes.set(title=data, xlabel="training step", ylabel="training loss")
         axes.grid(visible=True, alpha=0.3)
-        _legend_below(axes)
+    _legend_below(figure, colors)
     return figure
 
 
@@ -41,16 +43,15 @@ def score_curves(scores: pd.DataFrame, label: str) -> Figure:
         label: Of the x axis.
     """
     names = list(dict.fromkeys(scores["plot"]))
-    colors = {method: f"C{index}" for index, method in enumerate(dict.fromkeys(scores["method"]))}
+    colors = _colors(scores)
     figure, plots = _plots(len(names), 4, 3.8, sharey=True)
-    lines: dict[str, Line2D] = {}
     for axes, name in zip(plots, names, strict=True):
         for method, rows in scores[scores["plot"] == name].groupby("method", sort=False):
             seeds = rows.pivot_table(index="x", columns="seed", values="dice")
-            lines[str(method)] = _mean_and_range(axes, seeds, "o-", str(method), colors[method])
+            _mean_and_range(axes, seeds, "o-", colors[str(method)])
         axes.set(title=name, xlabel=label, xticks=sorted(set(scores["x"])), ylabel="Dice, compat")
         axes.grid(visible=True, alpha=0.3)
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", fontsize=8)
+    _legend_below(figure, colors)
     return figure
 
 
@@ -64,7 +65,9 @@ def reliability(bins: pd.DataFrame) -> Figure:
         bins: Table with the columns data, method, bin, pixels, probability and share.
     """
     names = list(dict.fromkeys(bins["data"]))
-    figure, plots = _plots(len(names), 4.2, 5.2)
+    colors = _colors(bins)
+    most = bins.groupby("data")["method"].nunique().max()
+    figure, plots = _plots(len(names), 4.2, 4.6 + 0.17 * most)
     for axes, data in zip(plots, names, strict=True):
         for method, rows in bins[bins["data"] == data].groupby("method", sort=False):
             sums = rows.assign(
@@ -77,12 +80,13 @@ def reliability(bins: pd.DataFrame) -> Figure:
             error = 100 * distance / pooled["pixels"].sum()
             means = pooled.div(pooled["pixels"], axis=0)
             label = f"{method} (error {error:.1f} %)"
-            axes.plot(means["probability"], means["share"], "o-", markersize=3, label=label)
+            points = means["probability"], means["share"]
+            axes.plot(*points, "o-", markersize=3, label=label, color=colors[str(method)])
         axes.plot([0, 1], [0, 1], "k:", linewidth=1)
         axes.set(title=data, xlabel="predicted probability", ylabel="share of foreground")
-        axes.set_aspect("equal")
         axes.grid(visible=True, alpha=0.3)
-        _legend_below(axes)
+        # Below, where it hides no curve.
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
 
@@ -119,16 +123,21 @@ def _plots(
     return figure, list(plots[:count])
 
 
-def _mean_and_range(
-    axes: Axes, seeds: pd.DataFrame, style: str, label: str, color: str | None = None
-) -> Line2D:
+def _colors(table: pd.DataFrame) -> dict[str, str]:
+    """A color for each method, the same in all plots of a figure."""
+    return {str(method): f"C{k % 10}" for k, method in enumerate(dict.fromkeys(table["method"]))}
+
+
+def _mean_and_range(axes: Axes, seeds: pd.DataFrame, style: str, color: str) -> None:
     """A line and a band over the index; a column a seed."""
-    (line,) = axes.plot(seeds.index, seeds.mean(axis=1), style, label=label, color=color)
+    axes.plot(seeds.index, seeds.mean(axis=1), style, color=color)
     band = seeds.min(axis=1), seeds.max(axis=1)
-    axes.fill_between(seeds.index, *band, color=line.get_color(), alpha=0.2)
-    return line
+    axes.fill_between(seeds.index, *band, color=color, alpha=0.2)
 
 
-def _legend_below(axes: Axes) -> None:
-    """Where it hides no curve: names that say what was changed are as wide as the plot."""
-    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+def _legend_below(figure: Figure, colors: Mapping[str, str]) -> None:
+    """One for all plots, in as many columns as there is room for."""
+    lines = [Line2D([], [], color=color, label=method) for method, color in colors.items()]
+    longest = max((len(method) for method in colors), default=1)
+    columns = max(1, int(figure.get_figwidth() * 12 / (longest + 8)))
+    figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize=8)
