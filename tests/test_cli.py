@@ -175,7 +175,7 @@ def test_fit_test_predict_of_each_data_module(
             mask = np.asarray(Image.open(run / "predict" / name / f"{image}.png"))
             assert mask.shape == (own_size, own_size)
             assert set(np.unique(mask)) <= {0, 255}
-        assert (run / "predict" / name / "overlay.png").stat().st_size > 1000
+        assert (run / "predict" / name / "sheet" / "overlay.png").stat().st_size > 1000
 
 
 def test_a_run_with_images_without_masks_says_so_and_is_restored_without_them(

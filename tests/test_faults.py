@@ -11,10 +11,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from diffusers import UNet2DModel
+from PIL import Image
 
 from lcpdn_pl.backbones.store import FeatureStore
+from lcpdn_pl.backbones.weights import save_denoiser
 from lcpdn_pl.cli import main
 from lcpdn_pl.data.dataset import SegmentationDataset
+from lcpdn_pl.explain import explain
 from lcpdn_pl.files import save_figure, write_whole
 
 RUN = [
@@ -110,6 +114,39 @@ def test_full_disk_costs_the_cache_its_entry_alone(tmp_path: Path) -> None:
     found = store.read("a" * 64)
     assert found is not None
     assert torch.equal(found[0], maps[0])
+
+
+@pytest.mark.parametrize(
+    ("free", "name"),
+    [(20_000, "diffusion_pytorch_model.safetensors"), (100, "config.json")],
+)
+def test_full_disk_leaves_the_denoiser_before(
+    free: int, name: str, tiny_denoiser: str, tmp_path: Path
+) -> None:
+    unet = UNet2DModel.from_pretrained(tiny_denoiser)
+    folder = tmp_path / "denoiser"
+    save_denoiser(unet, folder, {"README.md": "before"})
+    before = contents(tmp_path)
+    with full_disk(free), pytest.raises(Exception, match="File too large") as ended:
+        save_denoiser(unet, folder, {"README.md": "after"})
+    said = f"{folder / name} could not be written: File too large. What was there before is whole"
+    assert said in str(explain(ended.value))
+    assert contents(tmp_path) == before
+
+
+def test_a_mask_is_kept_whatever_its_image_is_called(run: Path) -> None:
+    names = ("overlay", "sheet", "uncertainty")
+    for name in names:
+        Image.new("RGB", (50, 40), (200, 100, 50)).save(f"{name}.png")
+    rows = [f"{name}.png,,One.,predict\n" for name in names]
+    Path("own.csv").write_text("".join(["image,mask,text,split\n", *rows]))
+    main(["predict", f"--ckpt_path={run}", "--data=Manifest", "--data.root=own.csv"])
+    folder = run / "predict" / "own"
+    for name in names:
+        with Image.open(folder / f"{name}.png") as mask:
+            assert (mask.mode, mask.size) == ("L", (50, 40))
+    with Image.open(folder / "sheet" / "overlay.png") as sheet:
+        assert sheet.width > 100
 
 
 @pytest.mark.parametrize("change", ["vanished", "changed"])

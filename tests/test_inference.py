@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lcpdn_pl
+from lcpdn_pl.backbones.catalogue import CATALOGUE, SHIPPED_NUCLEI
 from lcpdn_pl.backbones.store import FeatureStore
 from lcpdn_pl.data.pictures import Picture
 from lcpdn_pl.data.transforms import resize_image, to_tensor
-from lcpdn_pl.errors import CheckpointError, ConfigError, DataError
+from lcpdn_pl.errors import CheckpointError, ConfigError, DataError, WeightsError
 from lcpdn_pl.inference import Segmenter
 from lcpdn_pl.models import LCPDN, Network, Pixels
 from lcpdn_pl.tasks import SegmentationTask
@@ -276,3 +278,20 @@ def test_devices_that_are_not_there(pointwise: Pointwise) -> None:
 def test_load_is_all_that_the_package_exports() -> None:
     with pytest.raises(AttributeError, match="'lcpdn_pl' has no attribute 'store'"):
         lcpdn_pl.store  # noqa: B018
+
+
+def test_the_network_that_comes_along_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = CATALOGUE[SHIPPED_NUCLEI]
+    assert shipped.intact() is True
+    shutil.copytree(shipped.path.parent, tmp_path / "nuclei")
+    other = replace(shipped, folder=tmp_path / "nuclei")
+    monkeypatch.setitem(CATALOGUE, SHIPPED_NUCLEI, other)
+    content = torch.load(other.path, weights_only=True)
+    for weight in content["state_dict"].values():
+        if weight.is_floating_point():
+            weight.neg_()
+    torch.save(content, other.path)
+    with pytest.raises(WeightsError, match=r"expected the weights shipped/nuclei with SHA-256"):
+        lcpdn_pl.load("nuclei", "cpu")

@@ -5,9 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -22,15 +23,21 @@ __all__ = ["run"]  # the fixture; it makes tmp_path the working directory
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 
 
+# A terminal's Ctrl-C goes to the whole group, and so to the loader processes.
+@pytest.mark.parametrize(("workers", "send"), [(0, os.kill), (2, os.killpg)])
 def test_interrupted_fit_says_how_to_go_on(
-    tiny_denoiser: str, tiny_bert: str, tmp_path: Path
+    workers: int,
+    send: Callable[[int, int], None],
+    tiny_denoiser: str,
+    tiny_bert: str,
+    tmp_path: Path,
 ) -> None:
     command = [
         *(sys.executable, "-m", "lcpdn_pl", "fit", "--config", str(TINY), "--run_folder=run"),
         f"--model.network.denoiser={tiny_denoiser}",
         f"--model.network.text_encoder={tiny_bert}",
         *("--data=Phantom", "--data.counts=[4,2,2]", "--data.image_size=32"),
-        "--trainer.max_epochs=100000",
+        *("--trainer.max_epochs=100000", f"--data.num_workers={workers}"),
     ]
     process = subprocess.Popen(  # noqa: S603 - ours
         command,
@@ -38,6 +45,7 @@ def test_interrupted_fit_says_how_to_go_on(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         # Tests that were started in the background hand it down that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -46,7 +54,8 @@ def test_interrupted_fit_says_how_to_go_on(
         end = time.monotonic() + 300
         while not last.is_file() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.2)
-        os.kill(process.pid, signal.SIGINT)
+        before = time.time_ns()
+        send(process.pid, signal.SIGINT)
         _, error = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -55,7 +64,46 @@ def test_interrupted_fit_says_how_to_go_on(
         "lcpdn: stopped. Go on with: lcpdn fit --ckpt_path run"
     )
     assert "Traceback" not in error
+    assert error.count("Stopping after this step; Ctrl-C again stops at once.") == 1
+    assert last.stat().st_mtime_ns > before
     assert torch.load(last, weights_only=True)["global_step"] > 0
+
+
+def test_fit_that_is_interrupted_in_its_last_validation_is_whole_but_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    step = SegmentationTask.validation_step
+
+    def stopped(self: SegmentationTask, batch: Any, batch_index: int) -> torch.Tensor:
+        if self.global_step == 6 and batch_index == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(SegmentationTask, "validation_step", stopped)
+    fit = [
+        *("fit", "--model=SegmentationTask", "--model.network=UNet", "--model.network.widths=[4]"),
+        *("--data=Phantom", "--data.counts=[3,2,2]", "--data.image_size=32"),
+        *("--trainer.max_epochs=2", "--run_folder=run"),
+    ]
+    # Tests that were started in the background may ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(fit)
+        assert ended.value.code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    said = "lcpdn: stopped. Go on with: lcpdn fit --ckpt_path run"
+    assert capsys.readouterr().err.strip().splitlines()[-1] == said
+    weights = torch.load("run/last.ckpt", weights_only=True)
+    assert weights["global_step"] == 6
+    assert torch.load("run/best.ckpt", weights_only=True)["global_step"] in (3, 6)
+    monkeypatch.setattr(SegmentationTask, "validation_step", step)
+    main(["fit", "--ckpt_path=run"])  # as it says, though nothing is left to do
+    assert "Best checkpoint: run/best.ckpt" in capsys.readouterr().out
+    for name, value in torch.load("run/last.ckpt", weights_only=True)["state_dict"].items():
+        assert torch.equal(value, weights["state_dict"][name])
 
 
 def interrupt(*_: object) -> NoReturn:

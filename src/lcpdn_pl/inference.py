@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from lcpdn_pl.backbones.catalogue import SHIPPED_NUCLEI, embedded
 from lcpdn_pl.backbones.diffusion import DiffusionFeatures
 from lcpdn_pl.checkpoints import BEST
 from lcpdn_pl.data import SegmentationDataModule
@@ -336,11 +336,12 @@ def load(checkpoint: Path | str = NUCLEI, device: str | None = None) -> Segmente
     Raises:
         CheckpointError: If it is missing, unreadable, without its run folder, or of no
             segmentation network.
+        WeightsError: If the network that comes with this package is missing or another one.
         ConfigError: If there is no such device.
     """
     path = Path(checkpoint)
     if is_shipped(checkpoint):
-        path = Path(str(files("lcpdn_pl").joinpath("shipped", NUCLEI)))
+        path = embedded(SHIPPED_NUCLEI)
     path = path / BEST if path.is_dir() else path
     task, data = restore(path)
     if not isinstance(task, SegmentationTask) or not isinstance(data, SegmentationDataModule):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from lcpdn_pl.backbones.denoisers import create_denoiser
 from lcpdn_pl.backbones.weights import random_unet, save_denoiser
+from lcpdn_pl.files import write_whole
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -62,27 +63,23 @@ def test_failure_leaves_what_was_there(
         save_denoiser(unet, folder, {"README.md": "old"})
     before = contents(tmp_path)
 
-    save, write, move = UNet2DModel.save_pretrained, Path.write_bytes, Path.rename
+    move = Path.rename
 
-    def save_half(self: UNet2DModel, where: Path) -> None:
-        save(self, where)
-        if step == "weights":
-            (where / WEIGHTS).write_bytes(b"torn")
+    def write_some(path: Path, content: str | bytes) -> None:
+        if step == "weights" and path.name == WEIGHTS:
+            path.write_bytes(b"torn")
             raise OSError("disk full")
-
-    def write_some(self: Path, content: bytes) -> int:
-        if step == "documents" and self.name == "curve.csv":
-            write(self, content[:2])
+        if step == "documents" and path.name == "curve.csv":
+            path.write_bytes(b"st")
             raise KeyboardInterrupt
-        return write(self, content)
+        write_whole(path, content)
 
     def move_some(self: Path, target: Path) -> Path:
         if step == "move" and self.name == target.name:
             raise OSError("disk full")
         return move(self, target)
 
-    monkeypatch.setattr(UNet2DModel, "save_pretrained", save_half)
-    monkeypatch.setattr(Path, "write_bytes", write_some)
+    monkeypatch.setattr("lcpdn_pl.backbones.weights.write_whole", write_some)
     monkeypatch.setattr(Path, "rename", move_some)
     with pytest.raises((OSError, KeyboardInterrupt)):
         save_denoiser(unet, folder, {"README.md": "new", "curve.csv": "step"})

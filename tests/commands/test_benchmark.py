@@ -97,7 +97,7 @@ def test_labels_may_be_called_like_settings(grid: Path, calls: Calls) -> None:
     axis = {"loss": "--model.loss.dice_weight 1.5", "optimizer": "--model.optimizer.lr 1e-3"}
     grid.write_text(yaml.safe_dump({"out": "runs/grid", "grids": [{"change": axis}]}))
     main(["benchmark", str(grid)])
-    assert calls[0] == "fit --run_folder runs/grid/loss --model.loss.dice_weight 1.5"
+    assert calls[0] == "fit --model.loss.dice_weight 1.5 --run_folder runs/grid/loss"
 
 
 def test_no_job_is_an_error(grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +126,7 @@ def test_everything_runs_once(grid: Path, calls: Calls) -> None:
     main(["benchmark", str(grid)])
     assert len(calls) == 15
     assert calls[:3] == [
-        "fit --run_folder runs/grid/one/0 --data.a 1 -s 0",
+        "fit --data.a 1 -s 0 --run_folder runs/grid/one/0",
         "test --ckpt_path runs/grid/one/0/best.ckpt",
         "test --ckpt_path runs/grid/one/0/best.ckpt --data.test_reports empty",
     ]
@@ -166,7 +166,7 @@ def test_what_was_killed_goes_on(grid: Path, calls: Calls) -> None:
     calls.fail = ""
     main(["benchmark", str(grid), "--only", "one/*"])
     assert calls[0] == "fit --ckpt_path runs/grid/one/0"
-    assert calls[3] == "fit --run_folder runs/grid/one/1 --data.a 1 -s '1 2'"
+    assert calls[3] == "fit --data.a 1 -s '1 2' --run_folder runs/grid/one/1"
     assert not Path("runs/grid/one/1/config.yaml").exists()  # of a run without a checkpoint
 
 
@@ -311,3 +311,35 @@ def test_a_real_cell_is_an_ordinary_run_folder(
     for name in ("config.yaml", "best.ckpt", "last.ckpt", "log.txt", "test/monuseg/metrics.csv"):
         assert (folder / name).is_file()
     assert "Test it with" in (folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *("--run_folder=/x", "--run_folde=/x", "--run_fold /x", "--run /x", "--ckpt_pat x"),
+        *("--ckpt_path=x", "--c=x", "-- x"),
+    ],
+)
+def test_a_cell_names_no_folder_by_the_beginning_of_an_option(grid: Path, arguments: str) -> None:
+    for parts in (
+        {"grids": [{"a": {1: arguments}}]},
+        {"grids": [{"a": {1: ""}}], "tests": {"right": arguments}},
+    ):
+        grid.write_text(yaml.safe_dump({"out": "runs"} | parts))
+        with pytest.raises(ConfigError, match="but a cell's folder follows from `out`"):
+            read_grid(grid)
+
+
+def test_a_configuration_does_not_move_a_cell(
+    grid: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Path(__file__).parents[1] / "configs" / "tiny.yaml"
+    Path("own.yaml").write_text("run_folder: elsewhere\n")
+    fit = f"--config {config} --model.network Pixels --data MoNuSeg --config own.yaml"
+    grid.write_text(yaml.safe_dump({"out": "runs", "grids": [{"method": {"a": fit}}]}))
+    main(["benchmark", str(grid)])
+    assert json.loads(Path("runs/a", STATE).read_text())["fit"] == shlex.split(fit)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*shlex.split(calls[0]), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["run_folder"] == "runs/a"

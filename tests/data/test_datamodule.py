@@ -1,16 +1,24 @@
 """The public data modules: from a folder in LViT's layout to batches."""
 
+import random
 import shutil
+import signal
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.fabric.utilities.seed import pl_worker_init_function
+from torch.utils.data import DataLoader
 
 from lcpdn_pl.data import MoNuSeg, MosMedPlus, Phantom, QaTaCOV19
 from lcpdn_pl.data.corruptions import corrupt
 from lcpdn_pl.data.datamodule import Augment
+from lcpdn_pl.data.dataset import SegmentationDataset
 from lcpdn_pl.data.images import read_image
 from lcpdn_pl.data.public import PublicDataModule
 from lcpdn_pl.data.transforms import resize_image, to_tensor
@@ -193,6 +201,47 @@ def test_training_follows_the_run_seed(make_tree: TreeMaker, tmp_path: Path) -> 
     plain = epoch(1, augment="none")
     assert plain[0] == names
     assert not torch.equal(plain[1], images)
+
+
+def worker_state(*_: object) -> torch.Tensor:
+    """In place of a sample: whether Ctrl-C is ignored, and a draw of each kind."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    draws = (torch.rand(()).item(), np.random.rand(), random.random())  # noqa: NPY002 - seeded too
+    return torch.tensor([ignored, *draws], dtype=torch.float64)
+
+
+def assert_start_of_workers(loaders: Iterable[DataLoader[Any]], seeded: bool) -> None:
+    """Loader processes are seeded as if the loader had left that to Lightning."""
+    for loader in loaders:
+        plain: DataLoader[Any] = DataLoader(
+            loader.dataset,
+            loader.batch_size,
+            sampler=loader.sampler,
+            num_workers=2,
+            worker_init_fn=partial(pl_worker_init_function, rank=0) if seeded else None,
+        )
+        torch.manual_seed(3)
+        found = torch.cat([batch.view(-1, 4) for batch in loader])
+        torch.manual_seed(3)
+        wanted = torch.cat([batch.view(-1, 4) for batch in plain])
+        assert found[:, 0].all()
+        assert not wanted[:, 0].any()
+        columns = slice(1, 4) if seeded else slice(1, 3)
+        assert torch.equal(found[:, columns], wanted[:, columns])
+
+
+@pytest.mark.parametrize("seeded", [False, True])
+def test_loader_processes_ignore_ctrl_c_and_are_seeded_by_lightning(
+    seeded: bool, make_tree: TreeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PL_SEED_WORKERS", str(int(seeded)))
+    monkeypatch.setattr(SegmentationDataset, "__getitem__", worker_state)
+    root = make_tree(tmp_path / "tree", counts=(4, 3, 2))
+    data = MoNuSeg(str(root), "full", image_size=16, batch_size=2, num_workers=2)
+    data.setup("fit")
+    loaders = [data.train_dataloader(), data.val_dataloader()]
+    loaders += [data.test_dataloader(), data.predict_dataloader()]
+    assert_start_of_workers(loaders, seeded)
 
 
 def test_dihedral_augmentation_makes_images_that_come_again(

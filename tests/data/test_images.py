@@ -1,11 +1,15 @@
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from lcpdn_pl.data import images
 from lcpdn_pl.data.images import read_image, read_mask, read_size
 from lcpdn_pl.errors import DataError
 
@@ -199,6 +203,102 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
     path = save(tmp_path / "a.png", GREY)
     with pytest.raises(DataError, match=r"a\.png: Image size .* into tiles"):
+        read_size(path)
+
+
+def tiled(
+    path: Path, tiles: list[tuple[int, int, int]], order: str = "<", big: bool = False
+) -> Path:
+    """A grey TIFF of 6 rows of 4 pixels of value 7, in one deflated tile of 16 x 16.
+
+    Args:
+        path: The file.
+        tiles: Tag, number of the type and value of the entries that state the tile.
+        order: Of the bytes, as in `struct`.
+        big: Whether it is a BigTIFF.
+    """
+    offset = 16 if big else 8
+    entries = [(256, 3, 4), (257, 3, 6), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)]
+    data = zlib.compress(b"\7" * 256)
+    count, number, long = ("Q", "Q", 16) if big else ("H", "L", 4)
+    size = struct.calcsize(f"{order}{count}{number}")
+    size += (len(entries) + len(tiles) + 2) * struct.calcsize(f"{order}HH{number}{number}")
+    entries = [*entries, *tiles, (324, long, offset + size), (325, long, len(data))]
+    start = struct.pack(f"{order}H", 43 if big else 42)
+    start += struct.pack(f"{order}HHQ", 8, 0, offset) if big else struct.pack(f"{order}L", offset)
+    directory = struct.pack(order + count, len(entries))
+    for tag, kind, value in entries:
+        code = {1: "B", 3: "H", 4: "L", 16: "Q"}[kind]
+        stored = struct.pack(order + code, value).ljust(8 if big else 4, b"\0")
+        directory += struct.pack(f"{order}HH{number}", tag, kind, 1) + stored
+    directory += struct.pack(order + number, 0)
+    path.write_bytes((b"II" if order == "<" else b"MM") + start + directory + data)
+    return path
+
+
+LAYOUTS = [("<", False), (">", False), ("<", True)]
+
+
+@pytest.mark.parametrize(("order", "big"), LAYOUTS)
+def test_tiles_larger_than_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, big: bool
+) -> None:
+    monkeypatch.setattr(images, "_LARGEST_TILE", 16 * 16 - 6 * 4)
+    path = tiled(tmp_path / "a.tif", [(322, 3, 16), (323, 4, 16)], order, big)
+    assert read_size(path) == (6, 4)
+    np.testing.assert_array_equal(read_image(path), np.full((6, 4, 3), 7))
+    monkeypatch.setattr(images, "_LARGEST_TILE", 16 * 16 - 6 * 4 - 1)
+    for read in READERS:
+        with pytest.raises(DataError) as caught:
+            read(path)
+        assert str(caught.value) == (
+            f"{path}: expected tiles that hold at most 231 pixels more than the picture of 6 x 4, "
+            "found tiles of 16 x 16. Save it in tiles of 256 x 256, or without tiles."
+        )
+
+
+@pytest.mark.parametrize(
+    "tiles",
+    [
+        [(322, 3, 6000), (323, 3, 6000)],
+        [(322, 4, 6000), (323, 4, 6000)],
+        [(322, 3, 6000), (322, 3, 16), (323, 3, 6000), (323, 3, 16)],
+        [(322, 3, 16), (322, 3, 6000), (323, 3, 6000)],
+    ],
+    ids=["shorts", "longs", "large and then small", "small and then large"],
+)
+@pytest.mark.parametrize(("order", "big"), LAYOUTS)
+def test_tiles_far_larger_than_the_picture(
+    tmp_path: Path, tiles: list[tuple[int, int, int]], order: str, big: bool
+) -> None:
+    path = tiled(tmp_path / "a.tif", tiles, order, big)
+    for read in READERS:
+        with pytest.raises(
+            DataError, match=r"a\.tif: .* 16,777,216 .* tiles of 6000 x 6000\. Save"
+        ):
+            read(path)
+
+
+def test_tiles_of_4096_and_of_the_whole_picture_are_no_bombs(tmp_path: Path) -> None:
+    assert read_size(tiled(tmp_path / "a.tif", [(322, 3, 4096), (323, 3, 4096)])) == (6, 4)
+    tifffile.imwrite(
+        tmp_path / "b.tif",
+        iter([b""]),
+        shape=(5001, 5001),
+        dtype=np.uint8,
+        tile=(5008, 5008),
+        compression="zlib",
+    )
+    assert read_size(tmp_path / "b.tif") == (5001, 5001)
+
+
+@pytest.mark.parametrize("kind", [2, 5, 12])
+def test_tiles_of_an_unreadable_size(tmp_path: Path, kind: int) -> None:
+    path = tiled(tmp_path / "a.tif", [(322, 3, 16), (323, 3, 16)])
+    entry = struct.pack("<HHL", 323, 3, 1)
+    assert path.read_bytes().count(entry) == 1
+    path.write_bytes(path.read_bytes().replace(entry, struct.pack("<HHL", 323, kind, 1)))
+    with pytest.raises(DataError, match=r"a\.tif: .* unreadable or truncated .* again"):
         read_size(path)
 
 

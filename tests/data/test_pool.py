@@ -20,6 +20,7 @@ from lcpdn_pl.data.pool import Crop, CropDataset, CropSampler, WholeDataset, pix
 from lcpdn_pl.data.protocols import read_protocol
 from lcpdn_pl.errors import ConfigError, DataError
 from tests.conftest import TreeMaker, quiet_trainer, write_images
+from tests.data.test_datamodule import assert_start_of_workers, worker_state
 
 HEIGHT, WIDTH = 200, 250
 
@@ -305,6 +306,28 @@ def test_images_that_change_during_a_run_end_it(tmp_path: Path) -> None:
     os.utime(path, (0, 0))
     with pytest.raises(DataError, match=r"image_00\.png has changed since the run began"):
         dataset[[Crop(0, 16, 0)]]
+
+
+def test_held_out_images_that_change_during_a_run_end_it(tmp_path: Path) -> None:
+    path, other = sorted(write_images(tmp_path / "photos", 2, size=40).iterdir())
+    dataset = WholeDataset(table_of(path, other), 16)
+    dataset[0]
+    os.utime(path, (0, 0))
+    assert dataset[1].shape == (3, 16, 16)
+    with pytest.raises(DataError, match=r"image_00\.png has changed since the run began"):
+        dataset[0]
+
+
+@pytest.mark.parametrize("seeded", [False, True])
+def test_loader_processes_ignore_ctrl_c_and_are_seeded_by_lightning(
+    seeded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PL_SEED_WORKERS", str(int(seeded)))
+    monkeypatch.setattr(CropDataset, "__getitem__", worker_state)
+    monkeypatch.setattr(WholeDataset, "__getitem__", worker_state)
+    pool = pool_of(write_images(tmp_path / "photos", 20), workers=2)
+    pool.setup("fit")
+    assert_start_of_workers([pool.train_dataloader(), pool.val_dataloader()], seeded)
 
 
 def test_held_out_images_are_whole(gradient: Path) -> None:

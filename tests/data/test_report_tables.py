@@ -1,10 +1,13 @@
 from pathlib import Path
-from zipfile import ZipFile
+from typing import Any
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZipFile, ZipInfo
 
 import openpyxl
 import pandas as pd
 import pytest
+from openpyxl.chart import BarChart, Reference
 
+from lcpdn_pl.data import report_tables
 from lcpdn_pl.data.report_tables import read_reports
 from lcpdn_pl.errors import DataError
 
@@ -28,6 +31,17 @@ def texts(path: Path) -> dict[str, str]:
 def good(header: list[str]) -> list[list[object]]:
     rows: list[list[object]] = [[name, text] for name, text in ROWS.items()]
     return [[*header], *rows]
+
+
+def read_parts(path: Path) -> dict[str, bytes]:
+    with ZipFile(path) as whole:
+        return {name: whole.read(name) for name in whole.namelist()}
+
+
+def write_parts(path: Path, parts: dict[str, bytes], packing: int = ZIP_DEFLATED) -> None:
+    with ZipFile(path, "w", packing) as whole:
+        for name, content in parts.items():
+            whole.writestr(name, content)
 
 
 @pytest.fixture(params=["t.csv", "t.xlsx"])
@@ -139,13 +153,125 @@ def test_no_spreadsheet(tmp_path: Path, content: bytes) -> None:
 )
 def test_spreadsheets_with_a_broken_part(tmp_path: Path, part: str, content: bytes) -> None:
     path = table(tmp_path / "t.xlsx", good(["Image", "Text"]))
-    with ZipFile(path) as whole:
-        parts = {name: whole.read(name) for name in whole.namelist()}
-    with ZipFile(path, "w") as broken:
-        for name, kept in parts.items():
-            broken.writestr(name, content if name == part else kept)
+    write_parts(path, read_parts(path) | {part: content})
     with pytest.raises(DataError, match=r"t\.xlsx: expected an \.xlsx .*unreadable.* Save"):
         read_reports(path)
+
+
+MOST = report_tables._MOST_WHOLE
+SPACES = b" " * (MOST + 1)
+
+
+def workbook_elsewhere(parts: dict[str, bytes], folder: str) -> dict[str, bytes]:
+    """The list of sheets in another folder of the file."""
+    types = parts["[Content_Types].xml"].replace(b"/xl/workbook.xml", f"/{folder}/w.xml".encode())
+    relations = parts["xl/_rels/workbook.xml.rels"]
+    moved = {f"{folder}/w.xml": parts["xl/workbook.xml"], f"{folder}/_rels/w.xml.rels": relations}
+    return parts | moved | {"[Content_Types].xml": types}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "[Content_Types].xml",
+        "docProps/core.xml",
+        "docProps/custom.xml",
+        "xl/_rels/workbook.xml.rels",
+        "xl/styles.xml",
+        "xl/theme/theme1.xml",
+        "xl/workbook.xml",
+        "xl/worksheets/_rels/sheet1.xml.rels",
+        "xl/worksheets/w.xml",
+    ],
+)
+def test_parts_that_are_read_whole_are_small(tmp_path: Path, part: str) -> None:
+    path = table(tmp_path / "t.xlsx", good(["Image", "Text"]))
+    parts = read_parts(path)
+    if part == "xl/worksheets/w.xml":  # among those that may be large
+        parts = workbook_elsewhere(parts, "xl/worksheets")
+        assert "xl/worksheets/w.xml" in parts
+        write_parts(path, parts)
+        assert texts(path) == ROWS
+    write_parts(path, parts | {part: parts.get(part, b"") + SPACES})
+    with pytest.raises(DataError) as caught:
+        read_reports(path)
+    assert str(caught.value) == (
+        f"{path}: expected at most 2,097,152 bytes in what goes with a sheet, such as its styles, "
+        f"found more in '{part}'. Copy the values of the table alone into a new workbook, or save "
+        "it as .csv."
+    )
+
+
+def test_a_part_that_lies_about_its_size(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.xlsx", good(["Image", "Text"]))
+    parts = read_parts(path)
+    styles = parts.pop("xl/styles.xml")
+    write_parts(path, parts)
+    with ZipFile(path, "a", ZIP_DEFLATED) as whole:
+        whole.writestr(stated := ZipInfo("xl/styles.xml"), styles + SPACES, ZIP_DEFLATED)
+        stated.file_size = len(styles)
+    asked: list[int] = []
+
+    class Watched(report_tables._Parts):
+        def open(self, *names: Any, **options: Any) -> Any:
+            part = super().open(*names, **options)
+            read = part.read
+
+            def watched(count: int = -1) -> bytes:
+                asked.append(count)
+                return read(count)
+
+            part.read = watched  # type: ignore[method-assign]
+            return part
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(report_tables, "_Parts", Watched)
+        with pytest.raises(DataError, match=r"t\.xlsx: expected an \.xlsx .*\(Bad CRC-32"):
+            read_reports(path)
+    assert MOST + 1 in asked
+    assert -1 not in asked  # which would inflate all of it
+
+
+@pytest.mark.parametrize("part", ["xl/sharedStrings.xml", "xl/worksheets/sheet1.xml", "a.png"])
+def test_rows_texts_and_pictures_may_be_large(tmp_path: Path, part: str) -> None:
+    path = table(tmp_path / "t.xlsx", good(["Image", "Text"]))
+    parts = read_parts(path)
+    write_parts(path, parts | {part: parts.get(part, b"") + SPACES})
+    assert texts(path) == ROWS
+
+
+def test_parts_of_the_largest_size_are_read(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.xlsx", good(["Image", "Text"]))
+    parts = read_parts(path)
+    styles = parts["xl/styles.xml"]
+    parts["xl/styles.xml"] = styles + b" " * (MOST - len(styles))
+    write_parts(path, parts)
+    assert texts(path) == ROWS
+
+
+@pytest.mark.parametrize("packing", [ZIP_BZIP2, ZIP_LZMA])
+def test_other_packings(tmp_path: Path, packing: int) -> None:
+    path = table(tmp_path / "t.xlsx", good(["Image", "Text"]))
+    write_parts(path, read_parts(path), packing)
+    with pytest.raises(DataError, match=r"t\.xlsx: expected .*deflated.*packed otherwise\. Save"):
+        read_reports(path)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("before", [True, False])
+def test_charts_are_no_tables(tmp_path: Path, before: bool) -> None:
+    path = table(tmp_path / "t.xlsx", good(["Image", "Text"]))
+    book = openpyxl.load_workbook(path)
+    sheet = book.worksheets[0]
+    sheet.print_area = "A1:B3"
+    chart = BarChart()
+    chart.add_data(Reference(sheet, range_string=f"{sheet.title}!A1:A3"))
+    book.create_chartsheet("C", 0 if before else None).add_chart(chart)
+    book.save(path)
+    assert texts(path) == ROWS
+    parts = read_parts(path)
+    write_parts(path, parts | {"xl/chartsheets/sheet1.xml": SPACES})
+    assert texts(path) == ROWS
 
 
 def test_a_stray_cell_far_off(tmp_path: Path) -> None:

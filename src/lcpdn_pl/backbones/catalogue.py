@@ -16,6 +16,9 @@ from lcpdn_pl.errors import WeightsError
 from lcpdn_pl.files import sha256
 
 WEIGHTS_VARIABLE = "LCPDN_WEIGHTS"
+# By no plain word, which could be a folder of the user's that an option names.
+SHIPPED_NUCLEI = "shipped/nuclei"
+"""Name of the trained network that comes with this package, a checkpoint and no backbone."""
 
 
 def weights_folder() -> Path:
@@ -29,7 +32,7 @@ class Weights:
 
     Attributes:
         name: As the options ``denoiser``, ``image_encoder`` and ``text_encoder`` take it.
-        part: Which of these options.
+        part: Which of these options; ``checkpoint`` of :data:`SHIPPED_NUCLEI`, which is for none.
         megabytes: Size of the file with the weights, 10^6 bytes.
         licence: Terms of the weights.
         file: That file, below the folder where all of it lies.
@@ -151,6 +154,15 @@ CATALOGUE = {
             "model.safetensors",
             "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
             folder=minilm_l6(),
+        ),
+        Weights(
+            SHIPPED_NUCLEI,
+            "checkpoint",
+            3.6,
+            "that of its training images, CC BY-NC-SA 4.0",
+            "best.ckpt",
+            "b18c2a76f6bbd41bd7884a7c613e9850e21bf00dfa1630bf9c7a06c034f45e5a",
+            folder=Path(__file__).parents[1] / "shipped" / "nuclei",
         ),
         Weights(
             "256x256_diffusion_uncond.pt",

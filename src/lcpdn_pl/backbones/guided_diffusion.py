@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lcpdn_pl.backbones.weights import reason
 from lcpdn_pl.errors import ConfigError, LCPDNError, WeightsError
+from lcpdn_pl.tensors import read_tensors
 
 # The options that shape the network, as the public scripts call them, each with a valid value.
 _OPTIONS: Mapping[str, object] = {
@@ -174,10 +175,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             "repository (openai/guided-diffusion, README) and give its path."
         )
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else read_tensors(path)
     except Exception as error:  # the unpickler raises what torn bytes lead it to
         raise WeightsError(
             f"{path} is not a readable state dict: {reason(error)}. Download it again."

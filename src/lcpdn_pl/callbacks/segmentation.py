@@ -189,8 +189,9 @@ class TestReport(Callback):
 class PredictionWriter(BasePredictionWriter):
     """Writes each predicted mask, 0 or 255 at the image's own size, and an overlay sheet.
 
-    Into ``<run folder>/predict/<data>/``. Where a method predicts its uncertainty too, it goes into
-    ``uncertainty/`` there: a deviation as 16-bit grey, 65535 for 1, as ``lcpdn segment`` writes it.
+    Masks go into ``<run folder>/predict/<data>/``, the sheet into ``sheet/`` there, since an image
+    may have any name. Where a method predicts its uncertainty too, it goes into ``uncertainty/``: a
+    deviation as 16-bit grey, 65535 for 1, as ``lcpdn segment`` writes it.
 
     Args:
         rows: Images on the overlay sheet, the first ones.
@@ -233,7 +234,7 @@ class PredictionWriter(BasePredictionWriter):
             return
         folder = _predict_folder(trainer)
         title = f"{type(pl_module.network).__name__}, predictions"
-        save_figure(overlay_sheet(self._panels, title), folder / "overlay.png")
+        save_figure(overlay_sheet(self._panels, title), folder / "sheet" / "overlay.png")
         told = f"Predicted masks and overlay sheet: {folder}"
         Console().print(told, soft_wrap=True, markup=False)
         self._panels = []

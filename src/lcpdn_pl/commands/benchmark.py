@@ -176,7 +176,8 @@ def _run(cell: Cell, jobs: int, end: float) -> bool:
             else:
                 shutil.rmtree(cell.folder, ignore_errors=True)
                 progress = Progress(cell.fit)
-                arguments = ["--run_folder", str(cell.folder), *cell.fit]
+                # Last, as a configuration among the arguments may name another folder.
+                arguments = [*cell.fit, "--run_folder", str(cell.folder)]
             cell.write(progress)
             start = time.monotonic()
             try:

@@ -188,10 +188,19 @@ def _arguments(path: Path, axis: str, labels: Any) -> dict[str, list[str]]:
                 f"{path}: expected labels of `{axis}` that name a folder inside of `out`, in at "
                 f"most {_LONGEST} characters and without a slash, found {label!r}. Rename it."
             )
-        if given := _GIVEN & {word.partition("=")[0] for word in words}:
+        if given := {word.partition("=")[0] for word in words if _is_given(word)}:
             raise ConfigError(
                 f"{path}: `{axis}` gives {', '.join(sorted(given))}, but a cell's folder follows "
                 "from `out` and its labels. Leave it out."
             )
         refuse_foreign_arguments(path, words)
     return arguments
+
+
+def _is_given(word: str) -> bool:
+    """Whether the parser would take a word for an option of :data:`_GIVEN`, or for their end.
+
+    It also takes the beginning of an option's name for it.
+    """
+    option = word.partition("=")[0]
+    return option.startswith("--") and any(name.startswith(option) for name in _GIVEN)

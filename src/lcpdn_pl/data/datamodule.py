@@ -1,7 +1,10 @@
 """What all data modules share: from a samples table to loaders."""
 
+import os
+import signal
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
@@ -51,6 +55,14 @@ class DataModule(lightning.LightningDataModule):
         """The data's row of the summary that is printed before a run."""
         counts = self.samples["split"].value_counts(sort=False)
         return f"{self.name}: {', '.join(f'{count} {split}' for split, count in counts.items())}"
+
+    def _worker_start(self) -> Callable[[int], None]:
+        """What a loader process does first, its loader's ``worker_init_fn``."""
+        rank = 0 if self.trainer is None else self.trainer.global_rank
+        # Lightning seeds loader processes where this is set, but not those with a start of their
+        # own. Looked up here: a process may be started with an environment from before.
+        seeded = bool(int(os.environ.get("PL_SEED_WORKERS", "0")))
+        return partial(start_worker, rank=rank, seeded=seeded)
 
 
 class SegmentationDataModule(DataModule):
@@ -289,8 +301,25 @@ class SegmentationDataModule(DataModule):
             # In order, each image in one process alone: none is counted twice.
             sampler=sampler or range(self._share()[0], len(dataset), self._share()[1]),
             num_workers=self.num_workers,
+            worker_init_fn=self._worker_start(),
             persistent_workers=self.num_workers > 0,
         )
+
+
+def start_worker(worker: int, rank: int, seeded: bool) -> None:
+    """Has a loader process leave Ctrl-C to the process that it loads for.
+
+    A terminal's Ctrl-C goes to all of them. A loader process that died of it would end the run in
+    the middle of the step that is to be kept.
+
+    Args:
+        worker: Number of the loader process.
+        rank: Number of the process that it loads for.
+        seeded: Whether it is seeded as Lightning does it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if seeded:
+        pl_worker_init_function(worker, rank)
 
 
 def _warn_of_leakage(samples: pd.DataFrame) -> None:

@@ -4,11 +4,18 @@ import struct
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    TILELENGTH,
+    TILEWIDTH,
+    TiffImageFile,
+)
 
 from lcpdn_pl.errors import DataError
 from lcpdn_pl.metrics import IGNORE
@@ -18,6 +25,12 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _OPAQUE = 255
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
 _MOST_VALUES = 8
+# Beyond the picture's own pixels. Tiles that reach beyond a small picture are common, of 256 to
+# 1024 pixels a side, and 4096 leaves room; decoded, such a tile takes 48 MiB of 8-bit RGB.
+_LARGEST_TILE = 4096 * 4096
+# How a TIFF's numbers of types store whole numbers; the signed ones too, of which a negative one is
+# then too large.
+_WHOLE = {1: "B", 6: "B", 3: "H", 8: "H", 4: "L", 9: "L", 16: "Q", 17: "Q"}
 _PNG_EXIF = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 # What Pillow raises for torn or foreign bytes, by format and place of the damage.
 _UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
@@ -35,6 +48,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                     f"{path}: expected one picture, found {pages} pages. Save each page as a file "
                     "of its own."
                 )
+            if isinstance(picture, TiffImageFile):
+                _refuse_large_tiles(picture, file, path)
             yield picture
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DataError(
@@ -52,6 +67,45 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             f"{path}: expected a PNG, JPEG, TIFF or BMP picture, found {found} ({error}). "
             "Download or export it again."
         ) from error
+
+
+def _refuse_large_tiles(picture: TiffImageFile, file: BinaryIO, path: Path) -> None:
+    """Refuses a TIFF with tiles far larger than itself, which are decoded whole all the same.
+
+    Raises:
+        DataError: Says how large a tile may be.
+    """
+    sides = _tile_sides(picture, file)
+    rows, columns = (max(sides[tag], default=0) for tag in (TILELENGTH, TILEWIDTH))
+    width, height = picture.size
+    if rows * columns > width * height + _LARGEST_TILE:
+        raise DataError(
+            f"{path}: expected tiles that hold at most {_LARGEST_TILE:,} pixels more than the "
+            f"picture of {height} x {width}, found tiles of {rows} x {columns}. Save it in tiles "
+            "of 256 x 256, or without tiles."
+        )
+
+
+def _tile_sides(picture: TiffImageFile, file: BinaryIO) -> dict[int, list[int]]:
+    """All lengths and widths of tiles that a TIFF's directory states.
+
+    Read here since of a tag that is there twice Pillow keeps the last, while libtiff, which
+    decodes, goes by the first.
+    """
+    sides: dict[int, list[int]] = {TILELENGTH: [], TILEWIDTH: []}
+    order = "<" if picture.tag_v2.prefix == b"II" else ">"
+    place = file.tell()
+    file.seek(0)
+    count, entry = ("Q", "HHQ8s") if 43 in file.read(4)[2:] else ("H", "HHL4s")
+    file.seek(picture.tag_v2.offset)
+    (entries,) = struct.unpack(order + count, file.read(struct.calcsize(order + count)))
+    for _ in range(entries):
+        found = file.read(struct.calcsize(order + entry))
+        tag, kind, _, value = struct.unpack(order + entry, found)
+        if tag in sides:
+            sides[tag].append(struct.unpack_from(order + _WHOLE[kind], value)[0])
+    file.seek(place)
+    return sides
 
 
 def _sixteen_bit(picture: Image.Image, path: Path) -> NDArray[np.uint16]:
@@ -93,8 +147,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         Pixels [H,W,3] in 0..255.
 
     Raises:
-        DataError: The file is missing, empty, truncated, of another format, holds several pages,
-            or holds 32-bit values, whose range nobody knows.
+        DataError: The file is missing, empty, truncated, of another format, holds several pages
+            or tiles far larger than itself, or holds 32-bit values, whose range nobody knows.
     """
     with _opened(path) as picture:
         if picture.mode in ("I", "F"):
@@ -128,7 +182,8 @@ def read_size(path: Path) -> tuple[int, int]:
         Height and width of the array that `read_image` and `read_mask` return.
 
     Raises:
-        DataError: The file is missing, empty, has no readable header, or holds several pages.
+        DataError: The file is missing, empty, has no readable header, or holds several pages or
+            tiles far larger than itself.
     """
     with _opened(path) as picture:
         width, height = picture.size

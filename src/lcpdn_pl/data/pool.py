@@ -145,13 +145,19 @@ class ImagePool(DataModule):
             batch_size=None,
             sampler=sampler,
             num_workers=self.num_workers,
+            worker_init_fn=self._worker_start(),
             persistent_workers=self.num_workers > 0,
         )
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Held-out images, whole, batches [B, 3, held_out_side, held_out_side]."""
         dataset = WholeDataset(self._split("val"), self.held_out_side)
-        return DataLoader(dataset, batch_size=4, num_workers=self.num_workers)
+        return DataLoader(
+            dataset,
+            batch_size=4,
+            num_workers=self.num_workers,
+            worker_init_fn=self._worker_start(),
+        )
 
     def _split(self, split: str) -> pd.DataFrame:
         return self.samples[self.samples["split"] == split].reset_index(drop=True)
@@ -227,13 +233,19 @@ class WholeDataset(Dataset[Tensor]):
 
     def __init__(self, samples: pd.DataFrame, side: int) -> None:
         self.images = samples["image"].tolist()
+        self.stamps = Stamps(self.images)
         self.side = side
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        """One image, [3, side, side] in [-1, 1]."""
+        """One image, [3, side, side] in [-1, 1].
+
+        Raises:
+            DataError: If it cannot be read, or has changed since the run began.
+        """
+        self.stamps.refuse_changes(self.images[index])
         return to_tensor(resize_image(read_image(Path(self.images[index])), self.side))
 
 

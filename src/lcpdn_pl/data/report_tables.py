@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-import openpyxl
+from openpyxl.chartsheet import Chartsheet
+from openpyxl.reader.excel import ExcelReader
 
 from lcpdn_pl.data.problems import Problems, listing
 from lcpdn_pl.errors import DataError
@@ -20,6 +21,12 @@ _SOURCE_COLUMN = "source"
 _MOST_CELLS = 10_000_000
 MOST_BYTES = 64 * 2**20
 """Of a table; in memory it takes many times as much."""
+
+# Bytes of a part other than rows and texts. Styles are the largest: some KB, and hundreds of KB
+# where a workbook was copied together for years; this is room for some 15,000 formats of cells.
+# Made of the smallest elements that there are, it becomes a tree of 250 MB.
+_MOST_WHOLE = 2 * 2**20
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Report(NamedTuple):
@@ -46,14 +53,67 @@ def _csv_cells(path: Path) -> Iterator[list[str]]:
         ) from error
 
 
+class _Parts(zipfile.ZipFile):
+    """The parts of a spreadsheet; those that are read whole are to be small.
+
+    openpyxl makes trees of them, which take a hundred times their size: of styles, properties, the
+    list of sheets. Rows and shared strings are opened and read piece by piece, and pictures and the
+    like not at all.
+
+    Args:
+        file: The spreadsheet.
+        path: For messages.
+
+    Raises:
+        DataError: If a part is packed as no spreadsheet is.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        super().__init__(file)
+        self._path = path
+        for part in self.infolist():
+            # The other kinds are unpacked by the piece, whatever comes out of it.
+            if part.compress_type not in _PACKED:
+                raise DataError(
+                    f"{path}: expected parts that are stored or deflated, as in every .xlsx "
+                    f"spreadsheet, found {part.filename!r} packed otherwise. Save the table again "
+                    "as .xlsx or as .csv."
+                )
+
+    def read(self, name: str | zipfile.ZipInfo, pwd: bytes | None = None) -> bytes:
+        """Reads a part whole.
+
+        Raises:
+            DataError: If it is larger than that of any workbook.
+        """
+        with self.open(name, pwd=pwd) as part:
+            # By what it unpacks to; what it states of itself need not be so.
+            content = part.read(_MOST_WHOLE + 1)
+        if len(content) > _MOST_WHOLE:
+            raise DataError(
+                f"{self._path}: expected at most {_MOST_WHOLE:,} bytes in what goes with a sheet, "
+                f"such as its styles, found more in {name!r}. Copy the values of the table alone "
+                "into a new workbook, or save it as .csv."
+            )
+        return content
+
+
 def _sheet_cells(path: Path) -> Iterator[list[str]]:
     try:
         with path.open("rb") as file:
-            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            sheet = book.worksheets[0]
+            # What openpyxl.load_workbook does, with parts that are bounded. Values from other
+            # workbooks are stored in the cells, too.
+            reader = ExcelReader(file, read_only=True, data_only=True, keep_links=False)
+            reader.archive = _Parts(file, path)
+            # A chart is no table, and would be read whole with its pictures; it keeps its place.
+            reader.read_chartsheet = lambda *_: reader.wb._sheets.append(Chartsheet())
+            reader.read()
+            sheet = reader.wb.worksheets[0]
             sheet.reset_dimensions()  # those that the file states need not be its own
             for row in sheet.iter_rows(values_only=True):
                 yield [_cell_text(value) for value in row]
+    except DataError:
+        raise
     except Exception as error:  # the readers of zip, XML and sheets raise what they like
         raise DataError(
             f"{path}: expected an .xlsx spreadsheet, found an unreadable file ({error}). Save the "

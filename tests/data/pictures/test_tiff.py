@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 
 from lcpdn_pl.data.images import read_image
-from lcpdn_pl.data.pictures import DecodedPicture, open_picture, tiff
+from lcpdn_pl.data.pictures import DecodedPicture, Picture, open_picture, tiff
 from lcpdn_pl.data.pictures.tiff import TiffPicture
 from lcpdn_pl.errors import DataError
 
@@ -200,6 +200,47 @@ def test_one_huge_compressed_part_is_refused(
     monkeypatch.setattr("lcpdn_pl.data.pictures.base.MAX_PIXELS", 70 * 50 - 1)
     with pytest.raises(DataError, match=r"a\.tif, in one part: declares 70 x 50 pixels"):
         open_picture(tmp_path / "a.tif")
+
+
+def packed(pixels: bytes) -> bytes:
+    """PackBits, of single bytes and of runs of 100 by turns."""
+    parts = []
+    while pixels:
+        run = pixels[:100]
+        if len(run) == 100 and len(set(run)) == 1:
+            parts.append(bytes([257 - 100, run[0]]))
+        else:
+            run = pixels[:1]
+            parts.append(b"\0" + run)
+        pixels = pixels[len(run) :]
+    return b"".join(parts)
+
+
+def write_packed(path: Path, parts: list[bytes]) -> Picture:
+    """A grey picture of 70 x 50 in strips of PackBits of 8 rows; opened."""
+    options: dict[str, Any] = {"dtype": np.uint8, "rowsperstrip": 8, "photometric": "minisblack"}
+    tifffile.imwrite(path, iter(parts), shape=(70, 50), compression="zlib", **options)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["Compression"].overwrite(32773)
+    return open_picture(path)
+
+
+@pytest.mark.parametrize("padding", [b"", b"\0", b"\x80", b"\x81\0"], ids=repr)
+def test_packbits(tmp_path: Path, padding: bytes) -> None:
+    values = np.where(np.arange(70)[:, None] < 40, COLOUR[..., 0], 9).astype(np.uint8)
+    parts = [packed(values[top : top + 8].tobytes()) + padding for top in range(0, 70, 8)]
+    picture = write_packed(tmp_path / "a.tif", parts)
+    assert isinstance(picture, TiffPicture)
+    np.testing.assert_array_equal(picture.rows(0, 70), np.repeat(values[..., None], 3, axis=2))
+
+
+def test_packbits_that_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are refused before anything is unpacked."""
+    picture = write_packed(tmp_path / "a.tif", [packed(bytes(8 * 50)) + b"\x81\0" * 2] * 9)
+    monkeypatch.setattr(tifffile.TiffPage, "decode", None)
+    message = r"a\.tif: this TIFF cannot be read \(part 1 unpacks to more than its 400 bytes\)"
+    with pytest.raises(DataError, match=message):
+        picture.rows(8, 9)
 
 
 def test_a_size_that_its_parts_do_not_fill_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from lcpdn_pl.data.pictures.base import Picture, Pixels, check_pixels
-from lcpdn_pl.data.pictures.coded import coded_size, shown
+from lcpdn_pl.data.pictures.coded import LONGEST_RUN, coded_size, packed_length, shown
 from lcpdn_pl.data.pictures.plain import open_plain
 from lcpdn_pl.errors import DataError
 
@@ -24,8 +24,16 @@ _JPEG_2000 = (
     COMPRESSION.APERIO_JP2000_RGB,
     COMPRESSION.JPEG2000,
 )
-_OTHERS = (COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.PACKBITS)  # decoders bound them
-_COMPRESSIONS = (*_OTHERS, *_DEFLATED, COMPRESSION.JPEG, *_JPEG_2000)
+# What is not packed is no more than the file, and LZW is left to imagecodecs, which is told the
+# size; all others _refuse_bomb has to know.
+_BOUNDED = (COMPRESSION.NONE, COMPRESSION.LZW)
+_COMPRESSIONS = (
+    *_BOUNDED,
+    COMPRESSION.PACKBITS,
+    *_DEFLATED,
+    COMPRESSION.JPEG,
+    *_JPEG_2000,
+)
 
 _LONGEST = 500_000  # pixels; a row of tiles is held in memory
 _MOST_CHANNELS = 5
@@ -205,8 +213,13 @@ def _refuse_bomb(page: Any, content: bytes, index: int) -> None:
         ValueError: Says what it decodes to.
     """
     height, width = _part_size(page)
-    if page.compression in _DEFLATED:
-        most = height * width * page.samplesperpixel * page.dtype.itemsize
+    most = height * width * page.samplesperpixel * page.dtype.itemsize
+    if page.compression == COMPRESSION.PACKBITS:
+        # Without imagecodecs it is unpacked to whatever it is. A byte that pads a part starts a run
+        # which is then not there.
+        if packed_length(content, most + LONGEST_RUN) > most + LONGEST_RUN:
+            raise ValueError(f"part {index} unpacks to more than its {most} bytes")
+    elif page.compression in _DEFLATED:
         if len(zlib.decompressobj().decompress(content, most + 1)) > most:
             raise ValueError(f"part {index} inflates to more than its {most} bytes")
     elif page.compression == COMPRESSION.JPEG or page.compression in _JPEG_2000:
