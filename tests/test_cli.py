@@ -99,7 +99,8 @@ def hparams_of(run: Path) -> dict[str, Any]:
     assert shown == wanted.keys()
     # The tab shows the last value of each: those of a test with other reports are not there.
     for name, value in wanted.items():
-        assert [event.value for event in events.Scalars(name)] == pytest.approx([value])
+        found = {event.value for event in events.Scalars(name)}
+        assert list(found) == pytest.approx([value])
     session = parts["session_start_info"].session_start_info
     values = {name: value.WhichOneof("kind") for name, value in session.hparams.items()}
     return {name: getattr(session.hparams[name], kind) for name, kind in values.items() if kind}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from lcpdn_pl.commands.rendering import Section, html, latex, markdown
 
@@ -13,7 +14,7 @@ from lcpdn_pl.commands.rendering import Section, html, latex, markdown
 @pytest.fixture
 def section(tmp_path: Path) -> Section:
     picture = tmp_path / "curve.png"
-    picture.write_bytes(b"a picture")
+    Image.new("RGB", (160, 90)).save(picture)
     table = pd.DataFrame(
         {"method": ["**lcpdn_a**", "unet & <b>"], "Dice": ["**74.50 ± 1.41**", "missing"]}
     )
@@ -53,7 +54,7 @@ def test_latex_escapes_and_keeps_bold(section: Section) -> None:
     assert escaped in latex([Section("t", tables={"c": special})])
 
 
-def test_page_escapes_and_loads_nothing(section: Section) -> None:
+def test_page_escapes_and_loads_nothing(section: Section, tmp_path: Path) -> None:
     page = html("Results <1>", [section])
     assert "<title>Results &lt;1&gt;</title>" in page
     assert "<td><strong>lcpdn_a</strong></td><td><strong>74.50 ± 1.41</strong></td>" in page
@@ -66,5 +67,6 @@ def test_page_escapes_and_loads_nothing(section: Section) -> None:
             loaded.extend(str(value) for name, value in attrs if name in {"src", "href"})
 
     Reader().feed(page)
-    content = base64.b64encode(b"a picture").decode()
+    content = base64.b64encode((tmp_path / "curve.png").read_bytes()).decode()
     assert loaded == ["#s1", f"data:image/png;base64,{content}"]
+    assert 'width="100"' in page  # of 160 pixels

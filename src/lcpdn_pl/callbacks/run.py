@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
+from lcpdn_pl.data import Manifest
 from lcpdn_pl.files import write_whole
 from lcpdn_pl.tasks.base import Task
 
@@ -168,22 +169,29 @@ class EndTogether(Callback):
 
 
 def show_hparams(trainer: lightning.Trainer) -> None:
-    """Shows a tested run in TensorBoard's HParams tab: its settings beside its test figures.
-
-    A test of other data than the run's own is none of its figures.
-    """
+    """Shows a tested run in TensorBoard's HParams tab: its settings beside its test figures."""
     path = Path(trainer.default_root_dir, CONFIG)
     if not isinstance(trainer.logger, TensorBoardLogger) or not path.is_file():
         return
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    own = str(config["data"]["class_path"]).rpartition(".")[2]
-    if own == type(trainer.datamodule).__name__:  # type: ignore[attr-defined]
-        figures = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("test/")
-        }
-        trainer.logger.log_hyperparams(_shown(config), figures, step=trainer.global_step)
+    figures = {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("test/")
+    }
+    trainer.logger.log_hyperparams(_shown(config), figures, step=trainer.global_step)
+
+
+def is_own_data(trainer: lightning.Trainer) -> bool:
+    """Whether the data is that of the run, where its folder says so: same module, same place."""
+    path = Path(trainer.default_root_dir, CONFIG)
+    if not path.is_file():
+        return True
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    return str(config["class_path"]).rpartition(".")[2] == type(data).__name__ and (
+        not isinstance(data, Manifest) or Path(config["init_args"]["root"]) == data.root
+    )
 
 
 def _shown(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lcpdn_pl.callbacks.run import show_hparams
+from lcpdn_pl.callbacks.run import is_own_data, show_hparams
 from lcpdn_pl.data.dataset import Batch
 from lcpdn_pl.data.masks import resize_mask
 from lcpdn_pl.files import save_figure, write_whole
@@ -101,6 +101,16 @@ class TestReport(Callback):
         self._seconds: dict[int, float] = {}
         self._bins = torch.zeros(3, BINS, dtype=torch.float64)
 
+    def on_test_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Keeps the figures of another test than the run's own out of the HParams tab.
+
+        It has one row a run, and would show the last ones that were logged.
+        """
+        if _changes(trainer, pl_module) or not is_own_data(trainer):
+            trainer.loggers = []
+
     def on_test_batch_end(
         self,
         trainer: lightning.Trainer,
@@ -144,11 +154,7 @@ class TestReport(Callback):
         bins: Tensor,
     ) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        changes = [] if data.test_reports == "right" else [data.test_reports]
-        if data.test_corruption != "none":
-            changes.append(f"{data.test_corruption}{data.test_strength}")
-        changes += ["turns"] if pl_module.test_turns else []
-        name = "_".join([data.name, *changes])
+        name = "_".join([data.name, *_changes(trainer, pl_module)])
         folder = Path(trainer.default_root_dir, "test", name)
         metrics = _metrics_table(trainer.callback_metrics)
         backbones = pl_module.network.describe_backbones()
@@ -179,8 +185,7 @@ class TestReport(Callback):
             "peak_memory_gib": _peak_memory(pl_module.device),
         }
         write_whole(folder / "facts.json", json.dumps(facts, indent=1) + "\n")
-        if not changes:  # the tab has one row a run
-            show_hparams(trainer)
+        show_hparams(trainer)
         _print_table(metrics, title, caption)
         told = f"Per-image results, tables and overlay sheet: {folder}"
         Console().print(told, soft_wrap=True, markup=False)
@@ -266,6 +271,16 @@ def probability_bins(logits: Tensor, target: Tensor) -> Tensor:
     index = (probability * BINS).long().clamp(max=BINS - 1)
     weights = (torch.ones_like(probability), probability, foreground)
     return torch.stack([torch.bincount(index, weight, BINS) for weight in weights])
+
+
+def _changes(trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> list[str]:
+    """What a test has otherwise than the run's own."""
+    assert isinstance(pl_module, SegmentationTask)  # noqa: S101 - the only one with tests
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    changes = [] if data.test_reports == "right" else [data.test_reports]
+    if data.test_corruption != "none":
+        changes.append(f"{data.test_corruption}{data.test_strength}")
+    return changes + (["turns"] if pl_module.test_turns else [])
 
 
 def _reliability(bins: Tensor) -> pd.DataFrame:

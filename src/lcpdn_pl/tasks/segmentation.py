@@ -257,9 +257,7 @@ class SegmentationTask(Task):
             warn_of_background(stage.removesuffix("/native"))
         for name, value in score.compute().items():
             shown = stage == "val" and name == "dice"
-            # Of a test the HParams tab has the figures, where they are the run's own.
-            in_curves = stage == "val"
-            self.log(f"{stage}/{name}", value, prog_bar=shown, logger=in_curves)  # type: ignore[arg-type]
+            self.log(f"{stage}/{name}", value, prog_bar=shown)  # type: ignore[arg-type]
         score.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
