@@ -507,6 +507,52 @@ def test_bad_data_is_one_message_without_traceback(
     assert not list(Path("runs").glob("*/*/*/*.ckpt"))
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("--trainer.val_check_interval=0", "trainer.val_check_interval is 0: expected more than 0"),
+        ("--trainer.overfit_batches=1", "Take trainer.limit_train_batches instead."),
+        ("--trainer.max_epochs=-5", "`max_epochs` must be a non-negative integer or -1"),
+        ("--trainer.accelerator=foo", "accelerator_connector refuses a setting of the run"),
+        ("--trainer.val_check_interval=100", "`val_check_interval` (100) must be less than or"),
+        ("--trainer.callbacks=EMAWeightAveraging --trainer.callbacks.decay=7", "decay value 7.0"),
+        ("--model.optimizer=Adam --model.optimizer.lr=-1", "Invalid learning rate: -1.0"),
+        ("--model.lr_scheduler=StepLR --model.lr_scheduler.step_size=0", "torch.optim.lr_sched"),
+        ("--model.empty_score=7", "ClosedUnitInterval: 7"),
+        ("--data.batch_size=null", "data.batch_size must not be null."),
+        ("--data.image_size=1", "Raise data.image_size or data.batch_size."),
+        ("--seed_everything=-1", "-1 is not in bounds"),
+        ("--run_folder=/dev/null/run", "/dev/null/run: Not a directory. Name another place."),
+    ],
+)
+def test_a_setting_that_only_the_run_refuses_is_one_message(
+    setting: str, message: str, monuseg: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = ["--model.network=Pixels", "--model.network.head_widths=[4,4]"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", f"--config={TINY}", *pixels, *monuseg, *setting.split()])
+    assert stopped.value.code in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_errors_of_the_users_own_code_keep_their_traceback(
+    monuseg: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "their_network.py").write_text(
+        "import torch\n"
+        "from lcpdn_pl.models import Pixels\n"
+        "class Theirs(Pixels):\n"
+        "    def __init__(self):\n"
+        "        super().__init__((4, 4))\n"
+        "        self.drop = torch.nn.Dropout(7)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match="dropout probability has to be between 0 and 1"):
+        main(["fit", f"--config={TINY}", "--model.network=their_network.Theirs", *monuseg])
+
+
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     for argument, text in (("--version", lcpdn_pl.__version__), ("--help", "fit")):
         with pytest.raises(SystemExit) as stopped:

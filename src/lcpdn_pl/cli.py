@@ -47,6 +47,7 @@ from lcpdn_pl.commands import COMMANDS, CommandParser
 from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, ConfigError
 from lcpdn_pl.explain import explain
+from lcpdn_pl.nulls import refuse_nulls
 from lcpdn_pl.tasks import SegmentationTask, Task
 from lcpdn_pl.trust import ALLOW, refuse_foreign_code, restrict_imports
 
@@ -54,6 +55,9 @@ _UNSAID = ("litlogger", "Detected KeyboardInterrupt")
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of any program that is ended by it."""
+
+# Settings of the trainer of which Lightning takes zero, or less, and divides by it in a run.
+_COUNTS = ("val_check_interval", "check_val_every_n_epoch", "accumulate_grad_batches")
 
 _HALF_WEIGHTS = {"16-true", "bf16-true", "transformer-engine", "transformer-engine-float16"}
 
@@ -130,11 +134,13 @@ class LCPDNCLI(LightningCLI):
         if self.run is None:
             self.config = parser.parse_args(args)
             self._refuse_unfound_checkpoint()
+            refuse_nulls(self.config[self.config.subcommand].as_dict())
             return
         subcommand, *rest = args
         run = [subcommand, "--config", str(self.run / CONFIG)]
         stored, self.config = parser.parse_args(run), parser.parse_args([*run, *rest])
         self.config[subcommand].ckpt_path = checkpoint and str(checkpoint)
+        refuse_nulls(self.config[subcommand].as_dict())
         _refuse_contradictions(stored[subcommand], self.config[subcommand], subcommand == "fit")
 
     def _refuse_unfound_checkpoint(self) -> None:
@@ -152,18 +158,18 @@ class LCPDNCLI(LightningCLI):
         pass
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Creates the trainer on the run's folder."""
+        """Creates the trainer on the run's folder.
+
+        Raises:
+            ConfigError: If a setting of the trainer cannot be, of those that Lightning lets pass.
+        """
         config = self.config_init[self.subcommand].trainer
+        _refuse_settings(config)
         folder = self.run or self._new_run(config)
         kwargs["default_root_dir"] = str(folder)
         if config.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(
                 str(folder), name="", version="", default_hp_metric=False
-            )
-        if str(config.precision) in _HALF_WEIGHTS:
-            raise ConfigError(
-                f"trainer.precision is {config.precision}: expected full weights, by which a "
-                "checkpoint tells that frozen backbones are the same. Take 16-mixed or bf16-mixed."
             )
         if config.precision is None:
             kwargs["precision"] = _precision(config.accelerator)
@@ -322,6 +328,24 @@ def _refuse_contradictions(stored: Namespace, given: Namespace, trains: bool) ->
         raise CheckpointError(
             "The arguments contradict the checkpoint:\n" + "\n".join(wrong) + "\nLeave them out "
             "(the checkpoint's run folder restores model and data), or train another run with them."
+        )
+
+
+def _refuse_settings(trainer: Namespace) -> None:
+    """Refuses what Lightning would take and a run would fail by, or not be what it says."""
+    for name in _COUNTS:
+        value = trainer[name]
+        if isinstance(value, int | float) and value <= 0:
+            raise ConfigError(f"trainer.{name} is {value}: expected more than 0, or null.")
+    if trainer.overfit_batches:
+        raise ConfigError(
+            f"trainer.overfit_batches is {trainer.overfit_batches}: images would come in no order "
+            "that a run can go on with. Take trainer.limit_train_batches instead."
+        )
+    if str(trainer.precision) in _HALF_WEIGHTS:
+        raise ConfigError(
+            f"trainer.precision is {trainer.precision}: expected full weights, by which a "
+            "checkpoint tells that frozen backbones are the same. Take 16-mixed or bf16-mixed."
         )
 
 

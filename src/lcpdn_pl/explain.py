@@ -1,6 +1,8 @@
-"""What the user is told when the machine fails: memory, disk space, permissions, processes."""
+"""What the user is told when the machine fails, or a library refuses a setting."""
 
 import errno
+import sys
+from traceback import walk_tb
 
 import torch
 
@@ -20,12 +22,35 @@ _MORE_SPACE = (
 )
 
 _NO_PERMISSION = "{file}: {reason}. Correct its permissions, or name another file."
+_NOWHERE = {
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+}
+_NO_PLACE = "{file}: {reason}. Name another place."
 
 _WORKER = "DataLoader worker"  # a RuntimeError of torch's
 _FEWER_WORKERS = (
     "a loader process was ended from outside, often because memory ran out ({reason}). Lower "
     "data.num_workers, 0 loads in the main process; a run goes on with lcpdn fit --ckpt_path "
     "RUN_FOLDER."
+)
+
+_ONE_VALUE = "Expected more than 1 "  # a ValueError of torch's normalisations
+_MORE_VALUES = (
+    "the network's coarsest level has a single pixel, which cannot be normalised ({reason}). Raise "
+    "data.image_size or data.batch_size."
+)
+
+_BUILDS = "jsonargparse"  # constructs what a configuration names
+_JUDGES = ("lightning.", "torch.optim.", "jsonargparse.")  # their errors are of settings
+_OWN = {"lcpdn_pl", "lightning", "torch", "jsonargparse", *sys.stdlib_module_names}
+_REFUSED = (
+    "{module} refuses a setting of the run ({kind}: {reason}). Correct it in the configuration or "
+    "among the arguments."
 )
 
 
@@ -39,6 +64,7 @@ def explain(error: BaseException | None) -> str | None:
     Returns:
         ``None`` if it is none of these: then it is the package's fault, and its traceback is due.
     """
+    last: BaseException | None = None
     while error is not None:
         reason = str(error)
         if isinstance(error, LCPDNError):
@@ -51,7 +77,26 @@ def explain(error: BaseException | None) -> str | None:
             return _MORE_SPACE.format(file=error.filename or "a file", reason=error.strerror)
         if isinstance(error, PermissionError):
             return _NO_PERMISSION.format(file=error.filename or "a file", reason=error.strerror)
+        if isinstance(error, OSError) and error.filename and error.errno in _NOWHERE:
+            return _NO_PLACE.format(file=error.filename, reason=error.strerror)
         if isinstance(error, RuntimeError) and reason.startswith(_WORKER):
             return _FEWER_WORKERS.format(reason=reason.rstrip("."))
-        error = error.__cause__ or error.__context__
-    return None
+        if isinstance(error, ValueError) and reason.startswith(_ONE_VALUE):
+            return _MORE_VALUES.format(reason=reason)
+        last, error = error, error.__cause__ or error.__context__
+    return None if last is None else _refused(last)
+
+
+def _refused(error: BaseException) -> str | None:
+    """What a library says of a setting, unless it may be the fault of other code than settings.
+
+    The user's own modules keep their tracebacks, and so do those of this package.
+    """
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    packages = [module.partition(".")[0] for module in modules]
+    if not modules or packages[-1] == "lcpdn_pl" or not _OWN.issuperset(packages):
+        return None
+    if _BUILDS not in packages and not modules[-1].startswith(_JUDGES):
+        return None
+    kind = type(error).__name__
+    return _REFUSED.format(module=modules[-1], kind=kind, reason=str(error).rstrip("."))

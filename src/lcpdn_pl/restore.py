@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 from lcpdn_pl.checkpoints import read_checkpoint, run_config
 from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, LCPDNError
+from lcpdn_pl.nulls import refuse_nulls
 from lcpdn_pl.tasks import Task
 
 
@@ -32,6 +33,7 @@ def restore(checkpoint: Path) -> tuple[Task, DataModule]:
     try:
         stored = yaml.safe_load(file.read_text(encoding="utf-8"))
         config = parser.parse_object({part: dict(stored[part]) for part in ("model", "data")})
+        refuse_nulls(config.as_dict())
         built = parser.instantiate_classes(config)
         task: Task = built.model
         data: DataModule = built.data

@@ -1,16 +1,19 @@
 """Configurations of runs and of grids, damaged."""
 
+import copy
 import json
-from collections.abc import Sequence
+import math
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, note
 from hypothesis import strategies as st
 
-from lcpdn_pl.cli import main
+from lcpdn_pl.cli import INTERRUPTED, main
 from lcpdn_pl.commands.grid import STATE, Cell, Progress, read_grid
 from lcpdn_pl.data import DataModule
 from lcpdn_pl.restore import restore
@@ -40,6 +43,12 @@ CALLED: tuple[Any, ...] = (
     [CODE],
     *ODD_VALUES,
 )
+# No large ones: they would be tried, and fill the memory.
+PLAIN: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, -5, 0.5, 1.5, -0.5, math.nan, math.inf, -math.inf),
+    *("", "foo", "1", ".", "/dev/null/x", [], {}, [0], [-1, 2], [None], 2, 5),
+)
+PROCESSES = {"devices", "num_nodes", "num_workers"}
 YAML_TOKENS = (
     *(
         b"&a ",
@@ -134,6 +143,69 @@ def test_configurations_on_the_command_line(
         return end.value.code
 
     assert outcome(status) in (0, 1, 2)
+
+
+def settings_of(tree: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """Paths of the single settings, and of lists as a whole."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from settings_of(value, *path, key)
+    else:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def whole(trained: Path, folder: Path) -> dict[str, Any]:
+    """All settings of a short run, with a schedule and a callback that have some of their own."""
+    settings: dict[str, Any] = yaml.safe_load((trained / "config.yaml").read_text())
+    settings["run_folder"] = str(folder / "short")
+    settings["model"]["init_args"] |= {
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.5}},
+        "lr_scheduler": {
+            "class_path": "torch.optim.lr_scheduler.CosineAnnealingWarmRestarts",
+            "init_args": {"T_0": 2},
+        },
+    }
+    stopping = "lightning.pytorch.callbacks.EarlyStopping"
+    settings["trainer"] |= {
+        "callbacks": {"class_path": stopping, "init_args": {"monitor": "val/loss", "mode": "min"}},
+        "logger": False,
+        "enable_progress_bar": False,
+    }
+    return settings
+
+
+def two_epochs(task: Task) -> None:
+    if task.current_epoch == 2:
+        raise KeyboardInterrupt
+
+
+@cases(12, cost=10)
+@given(st.data())
+def test_values_that_only_a_run_refuses(whole: dict[str, Any], data: st.DataObject) -> None:
+    settings = copy.deepcopy(whole)
+    for _ in range(data.draw(st.integers(1, 2))):
+        *path, key = data.draw(st.sampled_from(list(settings_of(whole))))
+        part = settings
+        for step in path:
+            part = part[step]
+        part[key] = data.draw(st.sampled_from(PLAIN if key not in PROCESSES else PLAIN[:-2]))
+        note(f"{'.'.join(path)}.{key}: {part[key]}")
+    shutil.rmtree(whole["run_folder"], ignore_errors=True)
+    file = Path(whole["run_folder"]).with_name("short.yaml")
+    file.write_bytes(as_yaml(settings))
+
+    def status() -> object:
+        try:
+            main(["fit", "--config", str(file)])
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Task, "on_train_epoch_start", two_epochs)
+        patch.chdir(file.parent)
+        assert outcome(status) in (0, 1, 2, INTERRUPTED)
 
 
 @cases(100)

@@ -4,6 +4,7 @@ import math
 
 import torch
 from jsonargparse import lazy_instance  # type: ignore[attr-defined]
+from jsonargparse.typing import ClosedUnitInterval
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
@@ -46,7 +47,7 @@ class ConsistencyTask(SegmentationTask):
         loss: SegmentationLoss = lazy_instance(DiceBCELoss),  # noqa: B008 - shown by --help
         optimizer: OptimizerCallable = lambda params: torch.optim.SGD(params, lr=0.01),
         lr_scheduler: LRSchedulerCallable | None = None,
-        empty_score: float = 1.0,
+        empty_score: ClosedUnitInterval = 1.0,
         consistency: float = 7.0,
         ramp_share: float = 1.5,
         calibrate: bool = False,

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from jsonargparse import lazy_instance  # type: ignore[attr-defined]
+from jsonargparse.typing import ClosedUnitInterval
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
@@ -50,7 +51,7 @@ class DiffusionSegmentationTask(SegmentationTask):
             params, lr=1e-4, weight_decay=0.0
         ),
         lr_scheduler: LRSchedulerCallable | None = None,
-        empty_score: float = 1.0,
+        empty_score: ClosedUnitInterval = 1.0,
         calibrate: bool = False,
     ) -> None:
         super().__init__(network, loss, optimizer, lr_scheduler, empty_score, calibrate=calibrate)

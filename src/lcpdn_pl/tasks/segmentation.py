@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from jsonargparse import lazy_instance  # type: ignore[attr-defined]
+from jsonargparse.typing import ClosedUnitInterval
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class SegmentationTask(Task):
         loss: SegmentationLoss = lazy_instance(DiceCELoss),  # noqa: B008 - shown by --help
         optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=1e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
-        empty_score: float = 1.0,
+        empty_score: ClosedUnitInterval = 1.0,
         test_turns: bool = False,
         calibrate: bool = False,
     ) -> None:

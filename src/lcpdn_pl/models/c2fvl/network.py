@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -83,7 +83,10 @@ class C2FVL(Network):
     """
 
     def __init__(
-        self, image_size: PositiveInt = 224, width: PositiveInt = 64, dropout: float = 0.1
+        self,
+        image_size: PositiveInt = 224,
+        width: PositiveInt = 64,
+        dropout: ClosedUnitInterval = 0.1,
     ) -> None:
         super().__init__()
         self.image_size = image_size

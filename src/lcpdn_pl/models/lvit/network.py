@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -100,7 +100,7 @@ class LViT(Network):
         max_tokens: PositiveInt = 10,
         image_size: PositiveInt = 224,
         width: PositiveInt = 64,
-        dropout: float = 0.1,
+        dropout: ClosedUnitInterval = 0.1,
     ) -> None:
         super().__init__()
         self.image_size = image_size

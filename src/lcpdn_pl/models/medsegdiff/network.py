@@ -6,7 +6,7 @@ from typing import get_args
 
 import torch
 from diffusers import UNet2DModel
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 
 from lcpdn_pl.backbones.base import check_sides
@@ -73,7 +73,7 @@ class MedSegDiff(Network):
     def __init__(
         self,
         width: PositiveInt = 128,
-        dropout: float = 0.5,
+        dropout: ClosedUnitInterval = 0.5,
         sampler: Sampler = "dpm-solver++",
         steps: PositiveInt = 20,
         ensemble: PositiveInt = 5,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 
 from lcpdn_pl.backbones.text import create_text_encoder
@@ -94,11 +94,11 @@ class RecLMIS(Network):
         contrast: float = 0.2,
         rebuild_text: float = 1.0,
         rebuild_image: float = 1.0,
-        hidden_words: float = 0.3,
-        hidden_patches: float = 0.5,
+        hidden_words: ClosedUnitInterval = 0.3,
+        hidden_patches: ClosedUnitInterval = 0.5,
         layers: PositiveInt = 4,
-        dropout: float = 0.1,
-        score_dropout: float = 0.0,
+        dropout: ClosedUnitInterval = 0.1,
+        score_dropout: ClosedUnitInterval = 0.0,
     ) -> None:
         super().__init__()
         if not (interaction or contrast or rebuild_text or rebuild_image):

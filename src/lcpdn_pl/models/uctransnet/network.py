@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -143,7 +143,7 @@ class UCTransNet(Network):
         width: PositiveInt = 64,
         layers: PositiveInt = 4,
         heads: PositiveInt = 4,
-        dropout: float = 0.1,
+        dropout: ClosedUnitInterval = 0.1,
     ) -> None:
         super().__init__()
         self.image_size = image_size

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 
 from lcpdn_pl.backbones.base import check_sides
@@ -33,7 +33,7 @@ class UNet(Network):
     def __init__(
         self,
         widths: Sequence[PositiveInt] = (32, 64, 128, 256, 512),
-        dropout: float = 0.2,
+        dropout: ClosedUnitInterval = 0.2,
         report_places: bool = False,
     ) -> None:
         super().__init__()
