@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZipFile, ZipInfo
@@ -12,6 +13,8 @@ from lcpdn_pl.data.report_tables import read_reports
 from lcpdn_pl.errors import DataError
 
 CONTENT_TYPES = b"http://schemas.openxmlformats.org/package/2006/content-types"
+SPREADSHEET = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+SHARED_STRINGS = b"application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
 ROWS = {"a.png": "One area, left.", "b.png": "None, NA"}
 
 
@@ -217,11 +220,11 @@ def test_a_part_that_lies_about_its_size(tmp_path: Path) -> None:
             part = super().open(*names, **options)
             read = part.read
 
-            def watched(count: int = -1) -> bytes:
-                asked.append(count)
+            def watched(count: int | None = -1) -> bytes:
+                asked.append(-1 if count is None else count)
                 return read(count)
 
-            part.read = watched  # type: ignore[method-assign]
+            patched.setattr(part, "read", watched)
             return part
 
     with pytest.MonkeyPatch.context() as patched:
@@ -230,6 +233,26 @@ def test_a_part_that_lies_about_its_size(tmp_path: Path) -> None:
             read_reports(path)
     assert MOST + 1 in asked
     assert -1 not in asked  # which would inflate all of it
+
+
+@pytest.mark.parametrize("part", ["xl/sharedStrings.xml", "xl/worksheets/sheet1.xml"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_parts_that_are_read_by_the_piece_have_few_elements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, encoding: str
+) -> None:
+    monkeypatch.setattr(report_tables, "_MOST_ELEMENTS", 1000)
+    path = table(tmp_path / "t.xlsx", good(["Image", "Text"]))
+    parts = read_parts(path) | {"xl/sharedStrings.xml": b"<sst xmlns='%b'></sst>" % SPREADSHEET}
+    kind = b"<Override PartName='/xl/sharedStrings.xml' ContentType='%b'/></Types>" % SHARED_STRINGS
+    types = "[Content_Types].xml"
+    write_parts(path, parts | {types: parts[types].replace(b"</Types>", kind)})
+    assert texts(path) == ROWS
+    parts = read_parts(path)
+    head, tail = re.sub(r"<\?.*?\?>", "", parts[part].decode()).rsplit("</", 1)
+    content = f"<?xml version='1.0' encoding='{encoding}'?>{head}{'<x/>' * 1000}</{tail}"
+    write_parts(path, parts | {part: content.encode(encoding)})
+    with pytest.raises(DataError, match=r"t\.xlsx: expected at most 1,000 cells, texts .* \.csv\."):
+        read_reports(path)
 
 
 @pytest.mark.parametrize("part", ["xl/sharedStrings.xml", "xl/worksheets/sheet1.xml", "a.png"])

@@ -1,13 +1,15 @@
 """Report tables: one line of text for each image, from a spreadsheet, a CSV or a JSON file."""
 
 import csv
+import io
 import json
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
+from xml.parsers import expat
 
 from openpyxl.chartsheet import Chartsheet
 from openpyxl.reader.excel import ExcelReader
@@ -26,6 +28,8 @@ MOST_BYTES = 64 * 2**20
 # where a workbook was copied together for years; this is room for some 15,000 formats of cells.
 # Made of the smallest elements that there are, it becomes a tree of 250 MB.
 _MOST_WHOLE = 2 * 2**20
+# Of a sheet, or of all its texts: about ten an image. A row that never ends becomes one tree.
+_MOST_ELEMENTS = 5_000_000
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -53,12 +57,52 @@ def _csv_cells(path: Path) -> Iterator[list[str]]:
         ) from error
 
 
+class _Counted(io.BufferedIOBase):
+    """A part of a spreadsheet that is read piece by piece, and its elements counted on the way.
+
+    Args:
+        part: The part, opened.
+        path: Of the spreadsheet, for the message.
+    """
+
+    def __init__(self, part: IO[bytes], path: Path) -> None:
+        self._part = part
+        self._path = path
+        self._elements = 0
+        self._parser = expat.ParserCreate()
+        self._parser.StartElementHandler = self._count
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next piece.
+
+        Raises:
+            DataError: If it has more elements than any table of reports.
+        """
+        content = self._part.read(-1 if size is None else size)
+        self._parser.Parse(content, not content)
+        return content
+
+    def _count(self, _name: str, _attributes: dict[str, str]) -> None:
+        self._elements += 1
+        if self._elements > _MOST_ELEMENTS:
+            raise DataError(
+                f"{self._path}: expected at most {_MOST_ELEMENTS:,} cells, texts and other XML "
+                "elements of a sheet, found more. Delete what lies far below or far to the right "
+                "of the table, or save it as .csv."
+            )
+
+    def close(self) -> None:
+        """Closes the part."""
+        self._part.close()
+        super().close()
+
+
 class _Parts(zipfile.ZipFile):
     """The parts of a spreadsheet; those that are read whole are to be small.
 
     openpyxl makes trees of them, which take a hundred times their size: of styles, properties, the
-    list of sheets. Rows and shared strings are opened and read piece by piece, and pictures and the
-    like not at all.
+    list of sheets. Rows and shared strings are opened and read piece by piece, of which a tree
+    remains too, and pictures and the like not at all.
 
     Args:
         file: The spreadsheet.
@@ -79,6 +123,10 @@ class _Parts(zipfile.ZipFile):
                     f"spreadsheet, found {part.filename!r} packed otherwise. Save the table again "
                     "as .xlsx or as .csv."
                 )
+
+    def open(self, *name: Any, **options: Any) -> _Counted:  # type: ignore[override]
+        """Opens a part to be read piece by piece."""
+        return _Counted(super().open(*name, **options), self._path)
 
     def read(self, name: str | zipfile.ZipInfo, pwd: bytes | None = None) -> bytes:
         """Reads a part whole.
