@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace, auto_cli
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -55,6 +55,14 @@ _UNSAID = ("litlogger", "Detected KeyboardInterrupt")
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of any program that is ended by it."""
+
+_LEAVINGS: dict[str, type[Callback]] = {
+    "overlay_sheets": OverlaySheets,
+    "test_report": TestReport,
+    "prediction_writer": PredictionWriter,
+    "pretraining_report": PretrainingReport,
+}
+_SECTIONS: dict[str, type] = {"trainer": Trainer, **_LEAVINGS}
 
 # Settings of the trainer of which Lightning takes zero, or less, and divides by it in a run.
 _COUNTS = ("val_check_interval", "check_val_every_n_epoch", "accumulate_grad_batches")
@@ -123,10 +131,8 @@ class LCPDNCLI(LightningCLI):
             type=str | None,
             help="New folder of this run (default: null, runs/<dataset>/<method>/<stamp>).",
         )
-        parser.add_lightning_class_args(OverlaySheets, "overlay_sheets")
-        parser.add_lightning_class_args(TestReport, "test_report")
-        parser.add_lightning_class_args(PredictionWriter, "prediction_writer")
-        parser.add_lightning_class_args(PretrainingReport, "pretraining_report")
+        for section, kind in _LEAVINGS.items():
+            parser.add_lightning_class_args(kind, section)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments on top of the configuration of the checkpoint's run."""
@@ -134,13 +140,13 @@ class LCPDNCLI(LightningCLI):
         if self.run is None:
             self.config = parser.parse_args(args)
             self._refuse_unfound_checkpoint()
-            refuse_nulls(self.config[self.config.subcommand].as_dict())
+            refuse_nulls(self.config[self.config.subcommand].as_dict(), _SECTIONS)
             return
         subcommand, *rest = args
         run = [subcommand, "--config", str(self.run / CONFIG)]
         stored, self.config = parser.parse_args(run), parser.parse_args([*run, *rest])
         self.config[subcommand].ckpt_path = checkpoint and str(checkpoint)
-        refuse_nulls(self.config[subcommand].as_dict())
+        refuse_nulls(self.config[subcommand].as_dict(), _SECTIONS)
         _refuse_contradictions(stored[subcommand], self.config[subcommand], subcommand == "fit")
 
     def _refuse_unfound_checkpoint(self) -> None:
@@ -336,7 +342,7 @@ def _refuse_settings(trainer: Namespace) -> None:
     for name in _COUNTS:
         value = trainer[name]
         if isinstance(value, int | float) and value <= 0:
-            raise ConfigError(f"trainer.{name} is {value}: expected more than 0, or null.")
+            raise ConfigError(f"trainer.{name} is {value}: expected more than 0.")
     if trainer.overfit_batches:
         raise ConfigError(
             f"trainer.overfit_batches is {trainer.overfit_batches}: images would come in no order "

@@ -8,18 +8,26 @@ from typing import Any, get_args, get_type_hints
 from lcpdn_pl.errors import ConfigError
 
 _OWN = "lcpdn_pl."
+_NONE: Mapping[str, type] = {}
 
 
-def refuse_nulls(config: Mapping[str, Any]) -> None:
-    """Refuses null where a class of this package takes none.
+def refuse_nulls(config: Mapping[str, Any], sections: Mapping[str, type] = _NONE) -> None:
+    """Refuses null where a class takes none.
 
     Args:
-        config: Parsed settings, classes as ``class_path`` and ``init_args``.
+        config: Parsed settings by section, classes as ``class_path`` and ``init_args``. Of classes
+            that are named so, those of this package are looked at.
+        sections: Classes of the sections that name none, such as the trainer's.
 
     Raises:
         ConfigError: Lists the settings.
     """
-    wrong = list(_nulls(config, ""))
+    wrong = [
+        name
+        for section, settings in config.items()
+        if isinstance(settings, Mapping)
+        for name in _nulls(settings, section, sections.get(section))
+    ]
     if wrong:
         raise ConfigError(
             f"{', '.join(wrong)} must not be null. Give a value, or leave the setting out for its "
@@ -27,15 +35,14 @@ def refuse_nulls(config: Mapping[str, Any]) -> None:
         )
 
 
-def _nulls(config: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    given = config.get("init_args") or {}
-    path = config.get("class_path")
-    if isinstance(path, str) and path.startswith(_OWN):
-        hints = get_type_hints(locate(path).__init__)  # type: ignore[misc]
-        for name, value in given.items():
-            takes = hints.get(name)
-            if value is None and takes is not None and NoneType not in get_args(takes):
-                yield f"{prefix}{name}"
-    for name, value in (given or config).items():
+def _nulls(settings: Mapping[str, Any], prefix: str, kind: Any = None) -> Iterator[str]:
+    path = settings.get("class_path")
+    if isinstance(path, str):
+        settings = settings.get("init_args") or {}
+        kind = locate(path) if path.startswith(_OWN) else None
+    hints = {} if kind is None else get_type_hints(kind.__init__)
+    for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _nulls(value, f"{prefix}{name}.")
+            yield from _nulls(value, f"{prefix}.{name}")
+        elif value is None and name in hints and NoneType not in get_args(hints[name]):
+            yield f"{prefix}.{name}"
