@@ -157,6 +157,8 @@ OF_BOTH = {
 }
 OF_FIT = {
     "no loops": without("loops"),
+    "no callbacks": without("callbacks"),
+    "callbacks={}": with_part("callbacks", value={}),
     "no optimizer_states": without("optimizer_states"),
     "no lr_schedulers": without("lr_schedulers"),
     "optimizer_states=[]": with_part("optimizer_states", value=[]),

@@ -47,7 +47,12 @@ FREE_DATA = {
 }
 
 _VERSION = "pytorch-lightning_version"
-_PROGRESS = ("loops", "optimizer_states", "lr_schedulers")  # what a run that goes on needs
+_PROGRESS = (
+    "loops",
+    "callbacks",
+    "optimizer_states",
+    "lr_schedulers",
+)  # what a run that goes on needs
 _AGAIN = "Copy the run folder again, or take its other checkpoint."
 
 
@@ -100,6 +105,8 @@ class RunCheckpoint(ModelCheckpoint):
     writes the next one over it.
     """
 
+    _restored = False
+
     def on_train_start(
         self,
         trainer: lightning.Trainer,
@@ -108,9 +115,15 @@ class RunCheckpoint(ModelCheckpoint):
         """Called by Lightning once the length of an epoch is known.
 
         Raises:
+            CheckpointError: If a run goes on from a checkpoint that does not know its best one.
             ConfigError: If the run would end before its first validation, and so without a
                 checkpoint.
         """
+        if trainer.ckpt_path and not self._restored:
+            raise CheckpointError(
+                f"{trainer.ckpt_path}: expected the checkpoint of a run that goes on, found one "
+                f"without the best score until then. {_AGAIN}"
+            )
         every, epoch = trainer.check_val_every_n_epoch, trainer.num_training_batches
         first = float("inf") if trainer.val_check_batch is None else trainer.val_check_batch
         if every is not None:
@@ -178,6 +191,7 @@ class RunCheckpoint(ModelCheckpoint):
             if score is not None and not (isinstance(score, Tensor) and score.numel() == 1):
                 raise TypeError(f"{score!r} is no score of a checkpoint")
         super().load_state_dict(state_dict | moved | {"dirpath": self.dirpath})
+        self._restored = True
 
     def _here(self, path: str) -> str:
         return str(Path(str(self.dirpath), Path(path).name)) if path else path

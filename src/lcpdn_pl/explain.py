@@ -5,6 +5,7 @@ import sys
 from traceback import walk_tb
 
 import torch
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 
 from lcpdn_pl.errors import LCPDNError
 
@@ -88,13 +89,16 @@ def explain(error: BaseException | None) -> str | None:
 
 
 def _refused(error: BaseException) -> str | None:
-    """What a library says of a setting, unless it may be the fault of other code than settings.
+    """What a library says of a setting, unless it may be the fault of other code, or of a file.
 
-    The user's own modules keep their tracebacks, and so do those of this package.
+    The user's own modules keep their tracebacks, and so do those of this package. What a damaged
+    checkpoint leads to is :class:`lcpdn_pl.checkpoints.RunCheckpoint`'s to tell.
     """
     modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
     packages = [module.partition(".")[0] for module in modules]
     if not modules or packages[-1] == "lcpdn_pl" or not _OWN.issuperset(packages):
+        return None
+    if checkpoint_connector.__name__ in modules:
         return None
     if _BUILDS not in packages and not modules[-1].startswith(_JUDGES):
         return None

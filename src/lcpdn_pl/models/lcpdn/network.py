@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,8 +91,8 @@ class LCPDN(Network):
         denoiser_options: dict[str, Any] | None = None,
         blocks: Sequence[int] = (6, 8, 12, 16),
         steps: Sequence[int] = (50, 150, 250),
-        noise_seed: int = 0,
-        step_batch: int | None = None,
+        noise_seed: NonNegativeInt = 0,
+        step_batch: PositiveInt | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
         feature_cache: str | None = None,
@@ -100,20 +100,20 @@ class LCPDN(Network):
         clean_scales: Sequence[Literal["pixels", "encoder"]] = (),
         encoder_maps: Sequence[int] | None = None,
         enlarge: PositiveInt = 1,
-        max_tokens: int = 64,
+        max_tokens: PositiveInt = 64,
         reads_report: bool = True,
         cprfl: bool = True,
         ltfr: bool = True,
         prompt_gradient: bool = True,
         prompt_injection: Literal["embedding", "scale_shift"] = "embedding",
-        prompt_width: int = 384,
+        prompt_width: PositiveInt = 384,
         text_alignment: Literal["tile", "attend"] = "tile",
         report_places: bool = False,
         zero_init_prompt: bool = True,
-        width: int = 64,
+        width: PositiveInt = 64,
         normalise: bool = True,
         head: Literal["concat", "pyramid"] = "concat",
-        head_widths: Sequence[int] = (64, 32),
+        head_widths: Sequence[PositiveInt] = (64, 32),
     ) -> None:
         super().__init__()
         if feature_cache and cprfl and prompt_gradient:

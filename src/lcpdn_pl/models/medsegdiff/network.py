@@ -6,7 +6,7 @@ from typing import get_args
 
 import torch
 from diffusers import UNet2DModel
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from lcpdn_pl.backbones.base import check_sides
@@ -77,7 +77,7 @@ class MedSegDiff(Network):
         sampler: Sampler = "dpm-solver++",
         steps: PositiveInt = 20,
         ensemble: PositiveInt = 5,
-        noise_seed: int = 0,
+        noise_seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
         if width < 4 or width % 4:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,8 +55,8 @@ class TextDiff(Network):
         denoiser_options: dict[str, Any] | None = None,
         blocks: Sequence[int] = (6, 8, 12, 16),
         steps: Sequence[int] = (50, 150, 250),
-        noise_seed: int = 0,
-        step_batch: int | None = None,
+        noise_seed: NonNegativeInt = 0,
+        step_batch: PositiveInt | None = None,
         feature_cache: str | None = None,
         feature_cache_limit: float = 20.0,
         max_tokens: PositiveInt = 10,
