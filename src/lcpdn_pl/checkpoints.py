@@ -47,12 +47,7 @@ FREE_DATA = {
 }
 
 _VERSION = "pytorch-lightning_version"
-_PROGRESS = (
-    "loops",
-    "callbacks",
-    "optimizer_states",
-    "lr_schedulers",
-)  # what a run that goes on needs
+_PROGRESS = ("loops", "optimizer_states", "lr_schedulers")  # what a run that goes on needs
 _AGAIN = "Copy the run folder again, or take its other checkpoint."
 
 

@@ -56,13 +56,14 @@ _UNSAID = ("litlogger", "Detected KeyboardInterrupt")
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of any program that is ended by it."""
 
-_LEAVINGS: dict[str, type[Callback]] = {
+# Callbacks of every run, by their section in the configuration.
+_CALLBACKS: dict[str, type[Callback]] = {
     "overlay_sheets": OverlaySheets,
     "test_report": TestReport,
     "prediction_writer": PredictionWriter,
     "pretraining_report": PretrainingReport,
 }
-_SECTIONS: dict[str, type] = {"trainer": Trainer, **_LEAVINGS}
+_SECTIONS: dict[str, type] = {"trainer": Trainer, **_CALLBACKS}
 
 # Settings of the trainer of which Lightning takes zero, or less, and divides by it in a run.
 _COUNTS = ("val_check_interval", "check_val_every_n_epoch", "accumulate_grad_batches")
@@ -131,7 +132,7 @@ class LCPDNCLI(LightningCLI):
             type=str | None,
             help="New folder of this run (default: null, runs/<dataset>/<method>/<stamp>).",
         )
-        for section, kind in _LEAVINGS.items():
+        for section, kind in _CALLBACKS.items():
             parser.add_lightning_class_args(kind, section)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

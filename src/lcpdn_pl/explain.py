@@ -2,7 +2,9 @@
 
 import errno
 import sys
+from collections.abc import Sequence
 from traceback import walk_tb
+from types import FrameType
 
 import torch
 from lightning.pytorch.trainer.connectors import checkpoint_connector
@@ -48,6 +50,7 @@ _MORE_VALUES = (
 
 _BUILDS = "jsonargparse"  # constructs what a configuration names
 _JUDGES = ("lightning.", "torch.optim.", "jsonargparse.")  # their errors are of settings
+_RESTORES = checkpoint_connector.__name__
 _OWN = {"lcpdn_pl", "lightning", "torch", "jsonargparse", *sys.stdlib_module_names}
 _REFUSED = (
     "{module} refuses a setting of the run ({kind}: {reason}). Correct it in the configuration or "
@@ -65,7 +68,7 @@ def explain(error: BaseException | None) -> str | None:
     Returns:
         ``None`` if it is none of these: then it is the package's fault, and its traceback is due.
     """
-    last: BaseException | None = None
+    chain: list[BaseException] = []
     while error is not None:
         reason = str(error)
         if isinstance(error, LCPDNError):
@@ -84,23 +87,33 @@ def explain(error: BaseException | None) -> str | None:
             return _FEWER_WORKERS.format(reason=reason.rstrip("."))
         if isinstance(error, ValueError) and reason.startswith(_ONE_VALUE):
             return _MORE_VALUES.format(reason=reason)
-        last, error = error, error.__cause__ or error.__context__
-    return None if last is None else _refused(last)
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return _refused(chain)
 
 
-def _refused(error: BaseException) -> str | None:
+def _refused(chain: Sequence[BaseException]) -> str | None:
     """What a library says of a setting, unless it may be the fault of other code, or of a file.
 
     The user's own modules keep their tracebacks, and so do those of this package. What a damaged
     checkpoint leads to is :class:`lcpdn_pl.checkpoints.RunCheckpoint`'s to tell.
+
+    Args:
+        chain: An error, its cause, and so on; the last one is where it began.
     """
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
-    packages = [module.partition(".")[0] for module in modules]
-    if not modules or packages[-1] == "lcpdn_pl" or not _OWN.issuperset(packages):
+    traces = [[_module(frame) for frame, _ in walk_tb(error.__traceback__)] for error in chain]
+    modules = {module for trace in traces for module in trace}
+    packages = {module.partition(".")[0] for module in modules}
+    if not traces or not all(traces) or not packages <= _OWN or _RESTORES in modules:
         return None
-    if checkpoint_connector.__name__ in modules:
+    ends = [trace[-1] for trace in traces]
+    if any(end.startswith("lcpdn_pl.") for end in ends):
         return None
-    if _BUILDS not in packages and not modules[-1].startswith(_JUDGES):
+    if _BUILDS not in packages and not ends[-1].startswith(_JUDGES):
         return None
-    kind = type(error).__name__
-    return _REFUSED.format(module=modules[-1], kind=kind, reason=str(error).rstrip("."))
+    kind, reason = type(chain[-1]).__name__, str(chain[-1]).rstrip(".")
+    return _REFUSED.format(module=ends[-1], kind=kind, reason=reason)
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
