@@ -337,6 +337,12 @@ def test_data_of_the_checkpoint_come_back_and_other_data_can_be_tested(
         ("--data.mask_rule=native", "mask_rule: the checkpoint has 'compat'"),
         ("--seed_everything=7", "seed_everything: the checkpoint has 0, the arguments say 7"),
         ("--data=QaTaCOV19", "data.class_path: the checkpoint has 'lcpdn_pl.data.MoNuSeg'"),
+        ("--run_folder=another", "run_folder is another, but what comes of a checkpoint goes into"),
+        ("--trainer.default_root_dir=another", "trainer.default_root_dir is another, but what"),
+        ("--trainer.limit_test_batches=1", "trainer.limit_test_batches is 1: lcpdn test takes all"),
+        ("--trainer.limit_test_batches=0", "trainer.limit_test_batches is 0: lcpdn test takes all"),
+        ("--trainer.fast_dev_run=true", "trainer.fast_dev_run is True: lcpdn test takes all"),
+        ("--data.root=", "root is empty: expected a folder."),
     ],
 )
 def test_contradiction_is_an_error(

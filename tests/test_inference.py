@@ -270,7 +270,7 @@ def test_files_that_are_no_checkpoint(run: Path) -> None:
 
 
 def test_devices_that_are_not_there(pointwise: Pointwise) -> None:
-    for device in ("warp", "cuda:99"):
+    for device in ("warp", "cuda:99", "meta", "hpu"):
         with pytest.raises(ConfigError, match=rf"device='{device}' cannot be used"):
             Segmenter(pointwise, 32, device)
 

@@ -148,6 +148,7 @@ class LCPDNCLI(LightningCLI):
         stored, self.config = parser.parse_args(run), parser.parse_args([*run, *rest])
         self.config[subcommand].ckpt_path = checkpoint and str(checkpoint)
         refuse_nulls(self.config[subcommand].as_dict(), _SECTIONS)
+        _refuse_other_folders(self.run, stored[subcommand], self.config[subcommand])
         _refuse_contradictions(stored[subcommand], self.config[subcommand], subcommand == "fit")
 
     def _refuse_unfound_checkpoint(self) -> None:
@@ -244,11 +245,13 @@ class LCPDNCLI(LightningCLI):
     def test(self, **kwargs: Any) -> None:
         """Runs ``Trainer.test``; the report prints the table."""
         self._refuse_pretraining()
+        self._refuse_some("limit_test_batches")
         self._run(self.trainer.test, "Nothing was written.", **kwargs | {"verbose": False})
 
     def predict(self, **kwargs: Any) -> None:
         """Runs ``Trainer.predict``; masks are written one by one, not kept."""
         self._refuse_pretraining()
+        self._refuse_some("limit_predict_batches")
         whole = "The masks that were written are whole."
         self._run(self.trainer.predict, whole, **kwargs | {"return_predictions": False})
 
@@ -259,6 +262,18 @@ class LCPDNCLI(LightningCLI):
                 f"{type(self.model).__name__}. Its run folder's denoiser/ is what to use: "
                 "lcpdn fit --model.network.denoiser FOLDER."
             )
+
+    def _refuse_some(self, limit: str) -> None:
+        """What comes of some images would stand where that of all of them is looked for."""
+        given = self.config[self.subcommand].trainer
+        for name in (limit, "fast_dev_run"):
+            value = given[name]
+            # As Lightning has it, 1 is one batch and 1.0 all of them.
+            if not (value is None or value is False or (isinstance(value, float) and value == 1)):
+                raise ConfigError(
+                    f"trainer.{name} is {value}: lcpdn {self.subcommand} takes all images. "
+                    "Leave it out, or give a manifest of some: --data Manifest --data.root FILE."
+                )
 
     def after_fit(self) -> None:
         """Says where the best checkpoint is and how to test it."""
@@ -298,6 +313,16 @@ def _find_run(args: Sequence[str]) -> tuple[Path | None, Path | None]:
     checkpoint = path / BEST if path.is_dir() else path
     run_config(checkpoint)
     return checkpoint.parent, checkpoint
+
+
+def _refuse_other_folders(run: Path, stored: Namespace, given: Namespace) -> None:
+    """What a checkpoint is for goes into its run's folder."""
+    for name in ("run_folder", "trainer.default_root_dir"):
+        if given[name] not in (None, stored[name], str(run)):
+            raise CheckpointError(
+                f"{name} is {given[name]}, but what comes of a checkpoint goes into its run's "
+                f"folder, {run}. Leave it out."
+            )
 
 
 def _refuse_contradictions(stored: Namespace, given: Namespace, trains: bool) -> None:

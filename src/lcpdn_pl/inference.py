@@ -279,10 +279,11 @@ class Segmenter:
 def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # the device `meta` makes tensors, but of no values
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise ConfigError(
-            f"device={name!r} cannot be used ({error}). Give another one, such as cpu."
+            f"device={name!r} cannot be used ({reason}). Give another one, such as cpu."
         ) from error
     return device
 

@@ -281,12 +281,27 @@ def test_phantoms_are_drawn_and_clean(
             "data:\n  class_path: ImagePool\n  init_args: {sources: [{path: x}]}\n",
             "found ImagePool",
         ),
+        (
+            "data: {class_path: Phantom, init_args: {counts: [1, 1, 1], root: here}}\n"
+            "model: {init_args: {network: {init_args: {text_encoder: [a]}}}}\n",
+            "text_encoder is ['a'] and max_tokens None: expected a name",
+        ),
+        (
+            "data: {class_path: Phantom, init_args: {counts: [1, 1, 1], root: here}}\n"
+            "model: {init_args: {network: {init_args: {max_tokens: x}}}}\n",
+            "max_tokens 'x': expected a name or a folder, and a number",
+        ),
         (None, "unreadable"),
     ],
 )
 def test_configurations_that_cannot_be_used(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, told: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    told: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "run.yaml"
     if content is not None:
         path.write_text(content)
@@ -326,6 +341,25 @@ def test_sheet(tree: Path, tmp_path: Path, run: Run) -> None:
     assert 0.001 < green < 0.1  # the masks
     assert np.array_equal(one, same)
     assert one.shape != other.shape or not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("file", ["tree/Test_Folder/img/test_0.png", "notes.txt"])
+def test_a_sheet_replaces_nothing_else(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    monkeypatch.chdir(tree.parent)
+    with pytest.raises(SystemExit, match="1"):
+        main(["check-data", "tree", f"--sheet={file}"])
+    assert f"sheet={file}: expected a new picture file" in capsys.readouterr().err
+    with Image.open("tree/Test_Folder/img/test_0.png") as image:
+        assert image.size == (40, 40)
+
+
+def test_another_root_for_data_that_are_a_name(tmp_path: Path, run: Run) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("data: MoNuSeg\n")
+    _, report = run(config, "--root", tmp_path / "nowhere")
+    assert "nowhere" in str(report)
 
 
 @pytest.mark.real

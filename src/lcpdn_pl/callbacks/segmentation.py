@@ -202,7 +202,7 @@ class PredictionWriter(BasePredictionWriter):
         rows: Images on the overlay sheet, the first ones.
     """
 
-    def __init__(self, rows: int = 8) -> None:
+    def __init__(self, rows: PositiveInt = 8) -> None:
         super().__init__(write_interval="batch")
         self.rows = rows
         self._panels: list[Panel] = []

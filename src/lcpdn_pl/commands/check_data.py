@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonargparse.typing import NonNegativeInt
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +23,7 @@ from lcpdn_pl.data.checks import LEVELS, Finding, worst
 from lcpdn_pl.data.images import read_image, read_values
 from lcpdn_pl.data.problems import listing
 from lcpdn_pl.data.progress import Track, untracked
-from lcpdn_pl.errors import DataError
+from lcpdn_pl.errors import ConfigError, DataError
 from lcpdn_pl.files import save_figure
 from lcpdn_pl.plotting import Tile, sample_sheet
 
@@ -40,7 +41,7 @@ def check_data(
     foreground: Sequence[int] | None = None,
     json: bool = False,
     sheet: Path | None = None,
-    sheet_seed: int = 0,
+    sheet_seed: NonNegativeInt = 0,
 ) -> None:
     """Checks a data set: files, splits, images, masks, reports, and what splits share.
 
@@ -63,6 +64,8 @@ def check_data(
         SystemExit: With status 1, if there is an error.
     """
     opened = open_source(source, root)
+    if sheet is not None:
+        _refuse_sheet(sheet, opened)
     if foreground is not None:
         opened = replace(opened, foreground=tuple(foreground))
     with progress_bars(hidden=json) as track:
@@ -187,6 +190,17 @@ def _describe(finding: Finding) -> Text:
     if finding.remedy:
         text.append(f"\n-> {finding.remedy}", "italic")
     return text
+
+
+def _refuse_sheet(file: Path, source: Source) -> None:
+    """Refuses what would replace a file that is no sheet."""
+    paths = (*source.listed["image"], *source.listed["mask"])
+    of_data = {Path(path).resolve() for path in paths}
+    if file.suffix.lower() != ".png" or file.resolve() in of_data:
+        raise ConfigError(
+            f"sheet={file}: expected a new picture file, found one that is of the data or no .png. "
+            "Name another one."
+        )
 
 
 def _write_sheet(file: Path, source: Source, title: str, seed: int) -> None:

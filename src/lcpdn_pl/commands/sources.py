@@ -122,13 +122,19 @@ def _from_config(path: Path, root: str | None) -> Source:
     for key in ("model", "init_args", "network", "init_args"):
         inner = network.get(key)
         network = inner if isinstance(inner, dict) else {}
+    encoder, tokens = network.get("text_encoder"), network.get("max_tokens")
+    if not isinstance(encoder, str | None) or not isinstance(tokens, int | None) or tokens == 0:
+        raise ConfigError(
+            f"{path}: text_encoder is {encoder!r} and max_tokens {tokens!r}: expected a name or a "
+            "folder, and a number from 1 on. Correct them."
+        )
     return replace(
         source,
         foreground=tuple(module.foreground),
         ignore=module.ignore,
         image_size=module.image_size,
-        text_encoder=network.get("text_encoder"),
-        max_tokens=network.get("max_tokens"),
+        text_encoder=encoder,
+        max_tokens=tokens,
     )
 
 
@@ -152,6 +158,8 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _data_module(path: Path, section: Any, root: str | None) -> SegmentationDataModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(DataModule, "data", required=True)
+    if isinstance(section, str):
+        section = {"class_path": section}
     if root is not None and isinstance(section, dict):
         section = section | {"init_args": {**(section.get("init_args") or {}), "root": root}}
     try:

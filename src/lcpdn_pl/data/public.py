@@ -120,5 +120,11 @@ class PublicDataModule(SegmentationDataModule):
 
 
 def data_root(root: str | None, folder: str) -> Path:
-    """Where a data set lies: ``root``, or ``folder`` under ``$LCPDN_DATA_ROOT`` or ``data``."""
+    """Where a data set lies: ``root``, or ``folder`` under ``$LCPDN_DATA_ROOT`` or ``data``.
+
+    Raises:
+        ConfigError: If ``root`` is empty, as a variable of the shell is that was not set.
+    """
+    if root == "":
+        raise ConfigError("root is empty: expected a folder. Give one, or leave the setting out.")
     return Path(root) if root else Path(os.environ.get(ROOT_VARIABLE, "data"), folder)
