@@ -220,10 +220,13 @@ def assert_start_of_workers(loaders: Iterable[DataLoader[Any]], seeded: bool) ->
             num_workers=2,
             worker_init_fn=partial(pl_worker_init_function, rank=0) if seeded else None,
         )
+        # Tests that were started in the background may ignore Ctrl-C.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         torch.manual_seed(3)
         found = torch.cat([batch.view(-1, 4) for batch in loader])
         torch.manual_seed(3)
         wanted = torch.cat([batch.view(-1, 4) for batch in plain])
+        signal.signal(signal.SIGINT, before)
         assert found[:, 0].all()
         assert not wanted[:, 0].any()
         columns = slice(1, 4) if seeded else slice(1, 3)

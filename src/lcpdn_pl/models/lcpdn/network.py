@@ -113,7 +113,7 @@ class LCPDN(Network):
         width: PositiveInt = 64,
         normalise: bool = True,
         head: Literal["concat", "pyramid"] = "concat",
-        head_widths: Sequence[PositiveInt] = (64, 32),
+        head_widths: Sequence[int] = (64, 32),
     ) -> None:
         super().__init__()
         if feature_cache and cprfl and prompt_gradient:
