@@ -24,7 +24,8 @@ def restore(checkpoint: Path) -> tuple[Task, DataModule]:
     Raises:
         CheckpointError: If one of the two files is missing or unreadable, or they do not belong
             together.
-        ConfigError: If the configuration names code of other packages.
+        ConfigError: If the configuration names code of other packages, or has null where a class
+            takes none.
     """
     file = run_config(checkpoint)
     parser = ArgumentParser(exit_on_error=False)
