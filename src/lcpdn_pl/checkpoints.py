@@ -25,27 +25,6 @@ from lcpdn_pl.trust import refuse_foreign_code
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
-# What may differ from the run that made a checkpoint: where data lie, how they are loaded, how
-# much memory and time a pass takes, what a test does with them. All else of the model and of its
-# data must not.
-FREE_MODEL = {
-    "step_batch",
-    "gradient_checkpointing",
-    "compile",
-    "feature_cache",
-    "feature_cache_limit",
-    "test_turns",
-}
-FREE_DATA = {
-    "root",
-    "batch_size",
-    "num_workers",
-    "memory",
-    "test_reports",
-    "test_corruption",
-    "test_strength",
-}
-
 _VERSION = "pytorch-lightning_version"
 _PROGRESS = ("loops", "optimizer_states", "lr_schedulers")  # what a run that goes on needs
 _AGAIN = "Copy the run folder again, or take its other checkpoint."

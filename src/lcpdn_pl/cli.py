@@ -32,11 +32,8 @@ from lcpdn_pl.callbacks import (
     SaveOnInterrupt,
     TestReport,
 )
-from lcpdn_pl.callbacks.run import leaves
 from lcpdn_pl.checkpoints import (
     BEST,
-    FREE_DATA,
-    FREE_MODEL,
     LAST,
     RunCheckpoint,
     WholeCheckpointIO,
@@ -47,7 +44,13 @@ from lcpdn_pl.commands import COMMANDS, CommandParser
 from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, ConfigError
 from lcpdn_pl.explain import explain
-from lcpdn_pl.nulls import refuse_nulls
+from lcpdn_pl.settings import (
+    refuse_contradictions,
+    refuse_nulls,
+    refuse_other_folders,
+    refuse_some_images,
+    refuse_trainer,
+)
 from lcpdn_pl.tasks import SegmentationTask, Task
 from lcpdn_pl.trust import ALLOW, refuse_foreign_code, restrict_imports
 
@@ -64,11 +67,6 @@ _CALLBACKS: dict[str, type[Callback]] = {
     "pretraining_report": PretrainingReport,
 }
 _SECTIONS: dict[str, type] = {"trainer": Trainer, **_CALLBACKS}
-
-# Settings of the trainer of which Lightning takes zero, or less, and divides by it in a run.
-_COUNTS = ("val_check_interval", "check_val_every_n_epoch", "accumulate_grad_batches")
-
-_HALF_WEIGHTS = {"16-true", "bf16-true", "transformer-engine", "transformer-engine-float16"}
 
 _FOLDER = "LCPDN_RUN_FOLDER"
 
@@ -148,8 +146,8 @@ class LCPDNCLI(LightningCLI):
         stored, self.config = parser.parse_args(run), parser.parse_args([*run, *rest])
         self.config[subcommand].ckpt_path = checkpoint and str(checkpoint)
         refuse_nulls(self.config[subcommand].as_dict(), _SECTIONS)
-        _refuse_other_folders(self.run, stored[subcommand], self.config[subcommand])
-        _refuse_contradictions(stored[subcommand], self.config[subcommand], subcommand == "fit")
+        refuse_other_folders(self.run, stored[subcommand], self.config[subcommand])
+        refuse_contradictions(stored[subcommand], self.config[subcommand], subcommand == "fit")
 
     def _refuse_unfound_checkpoint(self) -> None:
         subcommand = self.config.subcommand
@@ -172,7 +170,7 @@ class LCPDNCLI(LightningCLI):
             ConfigError: If a setting of the trainer cannot be, of those that Lightning lets pass.
         """
         config = self.config_init[self.subcommand].trainer
-        _refuse_settings(config)
+        refuse_trainer(config)
         folder = self.run or self._new_run(config)
         kwargs["default_root_dir"] = str(folder)
         if config.logger in (None, True):
@@ -245,13 +243,13 @@ class LCPDNCLI(LightningCLI):
     def test(self, **kwargs: Any) -> None:
         """Runs ``Trainer.test``; the report prints the table."""
         self._refuse_pretraining()
-        self._refuse_some("limit_test_batches")
+        refuse_some_images(self.config[self.subcommand].trainer, "test")
         self._run(self.trainer.test, "Nothing was written.", **kwargs | {"verbose": False})
 
     def predict(self, **kwargs: Any) -> None:
         """Runs ``Trainer.predict``; masks are written one by one, not kept."""
         self._refuse_pretraining()
-        self._refuse_some("limit_predict_batches")
+        refuse_some_images(self.config[self.subcommand].trainer, "predict")
         whole = "The masks that were written are whole."
         self._run(self.trainer.predict, whole, **kwargs | {"return_predictions": False})
 
@@ -262,18 +260,6 @@ class LCPDNCLI(LightningCLI):
                 f"{type(self.model).__name__}. Its run folder's denoiser/ is what to use: "
                 "lcpdn fit --model.network.denoiser FOLDER."
             )
-
-    def _refuse_some(self, limit: str) -> None:
-        """What comes of some images would stand where that of all of them is looked for."""
-        given = self.config[self.subcommand].trainer
-        for name in (limit, "fast_dev_run"):
-            value = given[name]
-            # As Lightning has it, 1 is one batch and 1.0 all of them.
-            if not (value is None or value is False or (isinstance(value, float) and value == 1)):
-                raise ConfigError(
-                    f"trainer.{name} is {value}: lcpdn {self.subcommand} takes all images. "
-                    "Leave it out, or give a manifest of some: --data Manifest --data.root FILE."
-                )
 
     def after_fit(self) -> None:
         """Says where the best checkpoint is and how to test it."""
@@ -313,72 +299,6 @@ def _find_run(args: Sequence[str]) -> tuple[Path | None, Path | None]:
     checkpoint = path / BEST if path.is_dir() else path
     run_config(checkpoint)
     return checkpoint.parent, checkpoint
-
-
-def _refuse_other_folders(run: Path, stored: Namespace, given: Namespace) -> None:
-    """What a checkpoint is for goes into its run's folder."""
-    for name in ("run_folder", "trainer.default_root_dir"):
-        if given[name] not in (None, stored[name], str(run)):
-            raise CheckpointError(
-                f"{name} is {given[name]}, but what comes of a checkpoint goes into its run's "
-                f"folder, {run}. Leave it out."
-            )
-
-
-def _refuse_contradictions(stored: Namespace, given: Namespace, trains: bool) -> None:
-    """Compares an explicit configuration with that of the checkpoint's run.
-
-    Args:
-        stored: The run's configuration.
-        given: The same under the arguments.
-        trains: Whether the run goes on, which its seed belongs to; of a test it is free.
-
-    Raises:
-        CheckpointError: Lists every setting that differs and must not.
-    """
-    other_data = not trains and stored.data.class_path != given.data.class_path
-    wrong = []
-    if trains and stored.seed_everything != given.seed_everything:
-        wrong.append(
-            f"  seed_everything: the checkpoint has {stored.seed_everything!r}, "
-            f"the arguments say {given.seed_everything!r}"
-        )
-    for section, free in (("model", FREE_MODEL), ("data", FREE_DATA)):
-        before, after = (dict(leaves(part[section].as_dict())) for part in (stored, given))
-        for key in sorted(before.keys() | after.keys()):
-            name = key.rpartition(".")[2]
-            if name in free or before.get(key) == after.get(key):
-                continue
-            # Other data may be tested on purpose, but at the size that was trained for.
-            if section == "data" and other_data and name != "image_size":
-                continue
-            wrong.append(
-                f"  {section}.{key}: the checkpoint has {before.get(key)!r}, "
-                f"the arguments say {after.get(key)!r}"
-            )
-    if wrong:
-        raise CheckpointError(
-            "The arguments contradict the checkpoint:\n" + "\n".join(wrong) + "\nLeave them out "
-            "(the checkpoint's run folder restores model and data), or train another run with them."
-        )
-
-
-def _refuse_settings(trainer: Namespace) -> None:
-    """Refuses what Lightning would take and a run would fail by, or not be what it says."""
-    for name in _COUNTS:
-        value = trainer[name]
-        if isinstance(value, int | float) and value <= 0:
-            raise ConfigError(f"trainer.{name} is {value}: expected more than 0.")
-    if trainer.overfit_batches:
-        raise ConfigError(
-            f"trainer.overfit_batches is {trainer.overfit_batches}: images would come in no order "
-            "that a run can go on with. Take trainer.limit_train_batches instead."
-        )
-    if str(trainer.precision) in _HALF_WEIGHTS:
-        raise ConfigError(
-            f"trainer.precision is {trainer.precision}: expected full weights, by which a "
-            "checkpoint tells that frozen backbones are the same. Take 16-mixed or bf16-mixed."
-        )
 
 
 def _listed(given: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 from lcpdn_pl.checkpoints import read_checkpoint, run_config
 from lcpdn_pl.data import DataModule
 from lcpdn_pl.errors import CheckpointError, LCPDNError
-from lcpdn_pl.nulls import refuse_nulls
+from lcpdn_pl.settings import refuse_nulls
 from lcpdn_pl.tasks import Task
 
 

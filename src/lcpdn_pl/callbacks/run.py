@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,10 @@ from rich.table import Table
 
 from lcpdn_pl.data import Manifest
 from lcpdn_pl.files import write_whole
+from lcpdn_pl.settings import leaves
 from lcpdn_pl.tasks.base import Task
 
 CONFIG = "config.yaml"
-
-
-def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings of a configuration, such as ``data.init_args.protocol``, and their values."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from leaves(inner, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
 
 
 class SaveConfig(SaveConfigCallback):

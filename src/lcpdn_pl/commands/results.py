@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from lcpdn_pl import data
-from lcpdn_pl.callbacks.run import leaves
-from lcpdn_pl.checkpoints import FREE_MODEL
 from lcpdn_pl.errors import RunError
 from lcpdn_pl.models import NETWORKS
+from lcpdn_pl.settings import FREE_MODEL, leaves
 from lcpdn_pl.tasks import SegmentationTask
 from lcpdn_pl.tasks.segmentation import RULES
 from lcpdn_pl.trust import refuse_endless
