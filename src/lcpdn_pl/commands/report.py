@@ -15,13 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lcpdn_pl.commands.grid import read_grid
 from lcpdn_pl.commands.rendering import Section, html, latex, markdown
-from lcpdn_pl.commands.results import (
-    Result,
+from lcpdn_pl.commands.results import Result, label_rows, read_results
+from lcpdn_pl.commands.scores import (
     best_method,
     compare,
     image_scores,
-    label_rows,
-    read_results,
     result_table,
     strength_scores,
     training_scores,
