@@ -23,7 +23,7 @@ demo: setup ## Train LCPDN on phantom images, test it, leave a TensorBoard run a
 test: setup ## Run the tests, on the CPU whether there is a GPU or not
 	CUDA_VISIBLE_DEVICES= $(BIN)/pytest -n auto
 
-gpu: setup ## Run every method on a GPU, and see that it finds what it finds on the CPU
+gpu: setup ## Run every method on a GPU: does it find what it finds on the CPU, and repeat itself?
 	$(BIN)/pytest --no-cov tests/test_gpu.py
 
 reliability: setup ## Kill a run 20 times at random moments, and see that it ends alike

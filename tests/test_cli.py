@@ -619,3 +619,18 @@ def test_a_later_process_takes_the_folder_that_was_chosen_for_it(
     with pytest.raises(SystemExit):
         main(["fit", *tiny, *monuseg])
     assert "cannot agree on a new run folder: give --run_folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["segment", "\udcff.png"], ["fit", "--run_folder=runs/\udcff"], ["report", "a", "b\udcff"]],
+)
+def test_names_of_other_bytes_are_refused(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith(
+        f"lcpdn: {args[-1].replace(chr(0xDCFF), '?')}: expected UTF-8, found other bytes"
+    )

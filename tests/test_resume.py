@@ -145,6 +145,7 @@ def test_a_run_that_is_killed_while_it_writes_a_checkpoint_ends_alike(number: in
     for path in Path("cut").glob("*.ckpt"):
         torch.load(path, weights_only=True)
     main(["fit", "--ckpt_path=cut"])
+    assert not list(Path("cut").glob(".*.partial"))
     assert_same_end(Path("cut"), Path("whole"))
 
 

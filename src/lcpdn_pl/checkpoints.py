@@ -1,6 +1,7 @@
 """Checkpoint files: written whole or not at all, and found in their run folder."""
 
 from collections.abc import Callable
+from glob import escape
 from io import BytesIO
 from pathlib import Path
 from traceback import walk_tb
@@ -43,10 +44,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
         path: str | Path,
         storage_options: Any = None,  # noqa: ARG002
     ) -> None:
-        """Called by Lightning."""
-        content = BytesIO()
+        """Called by Lightning; removes what a run has left that was killed while it wrote."""
+        file, content = Path(path), BytesIO()
         torch.save(checkpoint, content)
-        write_whole(Path(path), content.getvalue())
+        for left in file.parent.glob(f".{escape(file.name)}.*.partial"):
+            left.unlink()
+        write_whole(file, content.getvalue())
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Called by Lightning, see :func:`read_checkpoint`.

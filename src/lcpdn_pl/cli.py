@@ -321,6 +321,16 @@ def _quieten() -> None:
     )
 
 
+def _refuse_other_bytes(args: Sequence[str]) -> None:
+    """Arguments and names of files end in tables and pages, which are UTF-8."""
+    for argument in args:
+        if argument != (shown := argument.encode(errors="replace").decode()):
+            raise ConfigError(
+                f"{shown}: expected UTF-8, found other bytes where ? stands. Rename the file, or "
+                "write the text otherwise."
+            )
+
+
 def _run_command(name: str, *args: str) -> None:
     """Runs a plain command; its function's signature and docstring are its interface and help."""
     auto_cli(
@@ -347,8 +357,9 @@ def main(args: Sequence[str] | None = None) -> None:
     if "--allow_code" in args:
         args.remove("--allow_code")
         os.environ[ALLOW] = "1"
-    restrict_imports(args)
     try:
+        _refuse_other_bytes(args)
+        restrict_imports(args)
         for before, argument in zip(["", *args], args, strict=False):
             option, _, value = argument.partition("=")
             option, file = (option, Path(value)) if value else (before, Path(argument))

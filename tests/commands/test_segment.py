@@ -120,6 +120,11 @@ def test_files_that_would_be_the_same(run: Path, capsys: pytest.CaptureFixture[s
     assert "a_mask.png is a file; expected a folder" in refused(
         run, capsys, str(image), "--out", str(mask)
     )
+    Path("out/a_overlay.png").mkdir(parents=True)
+    assert "out/a_overlay.png is a folder; expected no such one. Give another --out." in refused(
+        run, capsys, str(image), "--out", "out", "--force"
+    )
+    assert "x: expected an image, found a folder. Give its images: x/*" in refused(run, capsys, "x")
 
 
 @pytest.mark.parametrize(

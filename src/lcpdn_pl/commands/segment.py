@@ -174,6 +174,9 @@ def _refuse_overwriting(jobs: Sequence[_Job], out: Path, force: bool) -> None:
     outputs = [path for job in jobs for path in job.outputs.values()]
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; expected a folder to write into. Give another --out.")
+    for path in outputs:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; expected no such one. Give another --out.")
     there = [str(path) for path in outputs if path.exists()]
     if there and not force:
         more = f" and {len(there) - 3} more" if len(there) > 3 else ""

@@ -35,6 +35,8 @@ def open_picture(
     """
     if window is not None and not (isfinite(sum(window)) and window[1] > 0):
         raise ConfigError(f"window={list(window)}: expected a center and a width above 0.")
+    if path.is_dir():
+        raise DataError(f"{path}: expected an image, found a folder. Give its images: {path / '*'}")
     if not path.is_file():
         raise DataError(
             f"{path}: expected an image, found no such file. Put it there or correct the path."
