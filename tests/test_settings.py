@@ -38,9 +38,10 @@ def config(seed: int = 0, folder: str | None = None, lr: float = 0.1, **data: An
 def trainer(**given: Any) -> Namespace:
     """Settings of the trainer, as they are unless they are given."""
     counts = ("val_check_interval", "check_val_every_n_epoch", "accumulate_grad_batches")
-    limits = {"limit_test_batches": None, "limit_predict_batches": 1.0, "fast_dev_run": False}
-    others = {"overfit_batches": 0.0, "precision": None}
-    return parsed(**dict.fromkeys(counts, 1) | limits | others | given)
+    limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+    others = {"limit_predict_batches": 1.0, "fast_dev_run": False, "overfit_batches": 0.0}
+    settings = dict.fromkeys(counts, 1) | dict.fromkeys([*limits, "precision"]) | others
+    return parsed(**settings | given)
 
 
 def test_settings_by_their_names() -> None:
@@ -77,6 +78,8 @@ def test_what_takes_null_or_is_of_others_passes() -> None:
         {"val_check_interval": 0},
         {"check_val_every_n_epoch": -1},
         {"accumulate_grad_batches": 0},
+        {"limit_train_batches": 0.0},
+        {"limit_val_batches": 0},
         {"overfit_batches": 0.5},
         {"precision": "bf16-true"},
     ],

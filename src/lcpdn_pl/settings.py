@@ -34,8 +34,12 @@ FREE_DATA = {
 _OWN = "lcpdn_pl."
 _NONE: Mapping[str, type] = {}
 
-# Settings of the trainer of which Lightning takes zero, or less, and divides by it in a run.
-_COUNTS = ("val_check_interval", "check_val_every_n_epoch", "accumulate_grad_batches")
+# Settings of the trainer of which Lightning takes zero, and then divides by it in a run, or leaves
+# out without a word what a checkpoint is chosen by.
+_COUNTS = (
+    *("val_check_interval", "check_val_every_n_epoch", "accumulate_grad_batches"),
+    *("limit_train_batches", "limit_val_batches"),
+)
 
 _HALF_WEIGHTS = {"16-true", "bf16-true", "transformer-engine", "transformer-engine-float16"}
 
