@@ -29,7 +29,7 @@ gpu: setup ## Run every method on a GPU: does it find what it finds on the CPU, 
 reliability: setup ## Kill a run 20 times at random moments, and see that it ends alike
 	LCPDN_KILLS=20 $(BIN)/pytest tests/test_resume.py --no-cov -s
 
-fuzz: setup ## Damage 10,000 files of each kind (about an hour), and see that only our errors come
+fuzz: setup ## Damage 10,000 files of each kind (half an hour on 2 cores), and see that only our errors come
 	LCPDN_FUZZ_CASES=10000 $(BIN)/pytest -n auto --no-cov tests/fuzz
 
 lint: setup ## Check style and format
