@@ -18,6 +18,9 @@ from transformers import BertConfig, BertModel, BertTokenizer
 if "PYTEST_XDIST_WORKER" in os.environ:  # there are as many of them as cores
     torch.set_num_threads(1)
 
+for variable in ("LCPDN_DATA_ROOT", "LCPDN_WEIGHTS", "LCPDN_ALLOW_CODE", "LCPDN_RUN_FOLDER"):
+    os.environ.pop(variable, None)  # the user's folders are none of the tests'
+
 REAL_DATA = Path(__file__).parents[2] / "shared" / "datasets"
 
 TreeMaker = Callable[..., Path]
