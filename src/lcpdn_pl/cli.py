@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace, auto_cli
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -30,6 +31,7 @@ from lcpdn_pl.callbacks import (
     RunSummary,
     SaveConfig,
     SaveOnInterrupt,
+    StepProgressBar,
     TestReport,
 )
 from lcpdn_pl.checkpoints import (
@@ -191,6 +193,9 @@ class LCPDNCLI(LightningCLI):
         interrupt = SaveOnInterrupt(folder / LAST)
         callbacks, plugins = _listed(config.callbacks), _listed(config.plugins)
         config.callbacks = [RunSummary(), *callbacks, interrupt, EndTogether(), self.best, last]
+        own_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if config.enable_progress_bar is not False and not own_bar:
+            config.callbacks.append(StepProgressBar())
         config.plugins = [*plugins, WholeCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 

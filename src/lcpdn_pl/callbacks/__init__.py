@@ -2,7 +2,14 @@
 
 from lcpdn_pl.callbacks.batch_norm import PreciseBatchNorm
 from lcpdn_pl.callbacks.pretraining import PretrainingReport
-from lcpdn_pl.callbacks.run import CONFIG, EndTogether, RunSummary, SaveConfig, SaveOnInterrupt
+from lcpdn_pl.callbacks.run import (
+    CONFIG,
+    EndTogether,
+    RunSummary,
+    SaveConfig,
+    SaveOnInterrupt,
+    StepProgressBar,
+)
 from lcpdn_pl.callbacks.segmentation import OverlaySheets, PredictionWriter, TestReport
 
 __all__ = [
@@ -15,5 +22,6 @@ __all__ = [
     "RunSummary",
     "SaveConfig",
     "SaveOnInterrupt",
+    "StepProgressBar",
     "TestReport",
 ]

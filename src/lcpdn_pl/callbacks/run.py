@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning
 import yaml
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
@@ -58,6 +58,33 @@ class RunSummary(Callback):
             table.add_row(name, description)
         table.add_row("run folder", str(trainer.default_root_dir))
         Console().print(table)
+
+
+class StepProgressBar(RichProgressBar):
+    """Lightning's progress bar, which tells the steps of a run that is of so many steps.
+
+    Lightning would have it end with epoch -2. The bar itself is of the epoch in either case.
+    """
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        most = self.trainer.max_steps
+        if self.trainer.max_epochs != -1 or most == -1:
+            return super()._get_train_description(current_epoch)
+        return f"Step {self.trainer.global_step:{len(str(most))}}/{most}"
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Called by Lightning."""
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            step = self._get_train_description(trainer.current_epoch)
+            self.progress.update(self.train_progress_bar_id, description=step)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 class SaveOnInterrupt(Callback):
