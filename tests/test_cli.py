@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -634,3 +636,20 @@ def test_names_of_other_bytes_are_refused(
     assert capsys.readouterr().err.startswith(
         f"lcpdn: {args[-1].replace(chr(0xDCFF), '?')}: expected UTF-8, found other bytes"
     )
+
+
+def test_one_batch_is_no_share_of_them() -> None:
+    """Which of the two it is depends on what else was imported."""
+    code = """
+from inspect import unwrap
+from typing import Union
+from lightning.pytorch import Trainer
+unwrap(Trainer.__init__).__annotations__["limit_train_batches"] = Union[float, int, None]
+from lcpdn_pl.cli import main
+main("fit --trainer.limit_train_batches 1 --trainer.limit_val_batches 0.5 --print_config".split())
+"""
+    done = subprocess.run(  # noqa: S603 - ours
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    settings = yaml.safe_load(done.stdout)["trainer"]
+    assert (settings["limit_val_batches"], repr(settings["limit_train_batches"])) == (0.5, "1")

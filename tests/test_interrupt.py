@@ -64,7 +64,7 @@ def test_interrupted_fit_says_how_to_go_on(
         "lcpdn: stopped. Go on with: lcpdn fit --ckpt_path run"
     )
     assert "Traceback" not in error
-    assert error.count("Stopping after this step; Ctrl-C again stops at once.") == 1
+    assert error.count("Stopping after this step, and its validation if it has one; Ctrl-C ") == 1
     assert last.stat().st_mtime_ns > before
     assert torch.load(last, weights_only=True)["global_step"] > 0
 

@@ -5,10 +5,13 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch.utils._pytree import tree_flatten
@@ -104,14 +107,39 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(
     assert_same_end(Path("cut"), Path("whole"))
 
 
-@pytest.mark.parametrize("steps", [11, 13, 14])  # 13: a validation is next; 14: the epoch ends
-def test_a_run_that_is_stopped_keeps_its_step(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def fit_and_log(folder: str, *args: str) -> list[str]:
+    """Arguments of a run that writes its curves as a table."""
+    logger = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={folder}"]
+    return ["fit", *RUN, "--trainer.max_epochs=3", f"--run_folder={folder}", *logger, *args]
+
+
+def validations(folder: str) -> list[tuple[int, float]]:
+    """Steps, from 0, after which a run was validated, and what was found."""
+    tables = [pd.read_csv(path) for path in sorted(Path(folder).rglob("metrics.csv"))]
+    rows = pd.concat(tables)[["step", "val/dice"]].dropna()
+    return list(rows.itertuples(index=False, name=None))
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Tests that were started in the background may ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# An epoch has 7 steps: in its middle, before a validation there, at its end without and with one.
+@pytest.mark.parametrize(("steps", "interval"), [(11, "3"), (13, "3"), (14, "3"), (14, "1.0")])
+def test_a_run_that_is_stopped_keeps_its_step(
+    steps: int, interval: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lcpdn_pl.tasks import SegmentationTask
 
-    fit = ["fit", *RUN, "--trainer.max_epochs=3"]
-    main([*fit, "--run_folder=whole"])
-    # Tests that were started in the background may ignore Ctrl-C.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    every = f"--trainer.val_check_interval={interval}"
+    main(fit_and_log("whole", every))
     step = SegmentationTask.training_step
 
     def stopped(self: SegmentationTask, batch: Any, batch_index: int) -> torch.Tensor:
@@ -120,16 +148,46 @@ def test_a_run_that_is_stopped_keeps_its_step(steps: int, monkeypatch: pytest.Mo
         return step(self, batch, batch_index)
 
     monkeypatch.setattr(SegmentationTask, "training_step", stopped)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main([*fit, "--run_folder=cut"])
-        assert ended.value.code == 130
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with interruptible(), pytest.raises(SystemExit) as ended:
+        main(fit_and_log("cut", every))
+    assert ended.value.code == 130
     monkeypatch.setattr(SegmentationTask, "training_step", step)
     assert torch.load("cut/last.ckpt", weights_only=True)["global_step"] == steps
     main(["fit", "--ckpt_path=cut"])
+    assert validations("cut") == validations("whole")
+    assert not list(Path("cut").glob("*.stopped"))
+    assert_same_end(Path("cut"), Path("whole"))
+
+
+def test_a_validation_that_is_cut_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lcpdn_pl.tasks import SegmentationTask
+
+    main(fit_and_log("whole"))
+    step = SegmentationTask.validation_step
+    training = SegmentationTask.training_step
+
+    def stopped(self: SegmentationTask, batch: Any, batch_index: int) -> torch.Tensor:
+        if self.global_step == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+        return training(self, batch, batch_index)
+
+    def cut(self: SegmentationTask, batch: Any, batch_index: int) -> Any:
+        if self.global_step == 13:
+            assert Path("cut/last.ckpt.stopped").is_file()
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", stopped)
+    monkeypatch.setattr(SegmentationTask, "validation_step", cut)
+    with interruptible(), pytest.raises(SystemExit) as ended:
+        main(fit_and_log("cut"))
+    monkeypatch.setattr(SegmentationTask, "training_step", training)
+    monkeypatch.setattr(SegmentationTask, "validation_step", step)
+    assert ended.value.code == 130
+    assert not list(Path("cut").glob("*.stopped"))
+    assert torch.load("cut/last.ckpt", weights_only=True)["global_step"] == 10
+    main(["fit", "--ckpt_path=cut"])
+    assert validations("cut") == validations("whole")
     assert_same_end(Path("cut"), Path("whole"))
 
 

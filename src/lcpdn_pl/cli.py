@@ -7,6 +7,7 @@ import warnings
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ _CALLBACKS: dict[str, type[Callback]] = {
     "pretraining_report": PretrainingReport,
 }
 _SECTIONS: dict[str, type] = {"trainer": Trainer, **_CALLBACKS}
+
+# typing gives back the union of these members that was asked for first, and Lightning asks for one
+# that begins with float elsewhere: a limit of 1 batch would be read as 1.0, all of them.
+for _part in ("train", "val", "test", "predict"):
+    unwrap(Trainer.__init__).__annotations__[f"limit_{_part}_batches"] = int | float | None
 
 _FOLDER = "LCPDN_RUN_FOLDER"
 

@@ -186,7 +186,7 @@ def test_folders_without_results_are_named(tmp_path: Path) -> None:
         ("config.yaml", "model: 1", "seed_everything"),
         ("config.yaml", "[" * 5000, "recursion"),
         ("test/monuseg/facts.json", '{"method": "lcpdn"}', "lacks data, test_reports, trainable"),
-        ("test/monuseg/metrics.csv", "mask rule,dice\ncompat,1", "iou"),
+        ("test/monuseg/metrics.csv", "mask rule,dice\ncompat,1\nnative,1", "iou"),
         ("test/monuseg/per_image.csv", "name,compat/dice\n0,1", "native/dice"),
     ],
 )

@@ -90,9 +90,11 @@ class StepProgressBar(RichProgressBar):
 class SaveOnInterrupt(Callback):
     """Ctrl-C ends training after the step that is under way, and a checkpoint keeps that step.
 
-    In the last validation no step is left: the run is whole when it ends, but ends as stopped.
-    At the second one it ends at once. Of several processes each would stop at a step of its own, so
-    that they end at once and the last checkpoint is that of the last validation.
+    A validation that is due after that step is done first, and its own checkpoint is kept: a run
+    that goes on would not make up for it. Where no step is left the run is whole when it ends, but
+    ends as stopped. At the second Ctrl-C it ends at once. Of several processes each would stop at a
+    step of its own, so that they end at once and the last checkpoint is that of the last
+    validation.
 
     Args:
         checkpoint: The file to write.
@@ -100,7 +102,9 @@ class SaveOnInterrupt(Callback):
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
+        self._step = checkpoint.with_name(f"{checkpoint.name}.stopped")  # until it is the newest
         self._asked = False
+        self._kept = False
         self._before: Any = None
 
     def on_train_start(
@@ -116,10 +120,13 @@ class SaveOnInterrupt(Callback):
 
     def _ask(self, _number: int, _frame: Any) -> None:
         self._asked = True
-        self._forget()
-        Console(stderr=True).print("Stopping after this step; Ctrl-C again stops at once.")
+        self._hush()
+        Console(stderr=True, soft_wrap=True).print(
+            "Stopping after this step, and its validation if it has one; Ctrl-C again stops at "
+            "once."
+        )
 
-    def _forget(self) -> None:
+    def _hush(self) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None
@@ -132,13 +139,36 @@ class SaveOnInterrupt(Callback):
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Keeps the step and ends.
+        """Keeps the step."""
+        if self._asked:
+            trainer.save_checkpoint(self._step)
+            self._kept = True
+
+    def on_validation_end(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Drops the step, which the validation's checkpoint keeps."""
+        if self._asked:
+            self._step.unlink(missing_ok=True)
+            self._kept = True
+
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Ends before the next step.
 
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed, for Lightning to end the run.
         """
-        if self._asked:
-            trainer.save_checkpoint(self.checkpoint)
+        if self._kept:
+            if self._step.exists():
+                self._step.replace(self.checkpoint)
             raise KeyboardInterrupt
 
     def on_train_end(
@@ -147,7 +177,7 @@ class SaveOnInterrupt(Callback):
         pl_module: lightning.LightningModule,  # noqa: ARG002
     ) -> None:
         """Listens no more."""
-        self._forget()
+        self._hush()
 
     def on_fit_end(
         self,
@@ -159,6 +189,7 @@ class SaveOnInterrupt(Callback):
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed, for Lightning to end the run.
         """
+        self._step.unlink(missing_ok=True)
         if self._asked:
             raise KeyboardInterrupt
 
@@ -168,8 +199,10 @@ class SaveOnInterrupt(Callback):
         pl_module: lightning.LightningModule,  # noqa: ARG002
         exception: BaseException,  # noqa: ARG002
     ) -> None:
-        """Listens no more."""
-        self._forget()
+        """Listens no more; a step whose validation was cut is done again."""
+        self._hush()
+        if self._asked:
+            self._step.unlink(missing_ok=True)
 
 
 class EndTogether(Callback):
