@@ -173,7 +173,6 @@ def test_a_validation_that_is_cut_is_done_again(monkeypatch: pytest.MonkeyPatch)
 
     def cut(self: SegmentationTask, batch: Any, batch_index: int) -> Any:
         if self.global_step == 13:
-            assert Path("cut/last.ckpt.stopped").is_file()
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, batch, batch_index)
 
@@ -186,6 +185,42 @@ def test_a_validation_that_is_cut_is_done_again(monkeypatch: pytest.MonkeyPatch)
     assert ended.value.code == 130
     assert not list(Path("cut").glob("*.stopped"))
     assert torch.load("cut/last.ckpt", weights_only=True)["global_step"] == 10
+    main(["fit", "--ckpt_path=cut"])
+    assert validations("cut") == validations("whole")
+    assert_same_end(Path("cut"), Path("whole"))
+
+
+def test_a_step_is_kept_where_the_next_one_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from lcpdn_pl.data.dataset import SegmentationDataset
+    from lcpdn_pl.tasks import SegmentationTask
+
+    main(fit_and_log("whole"))
+    training, read = SegmentationTask.training_step, SegmentationDataset.__getitem__
+    asked = False
+
+    def stopped(self: SegmentationTask, batch: Any, batch_index: int) -> torch.Tensor:
+        nonlocal asked
+        if self.global_step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+            asked = True
+        return training(self, batch, batch_index)
+
+    def slow(self: SegmentationDataset, draw: Any) -> Any:
+        if asked:  # the next epoch's first image: the one before is loaded ahead
+            assert Path("cut/last.ckpt.stopped").is_file()
+            os.kill(os.getpid(), signal.SIGINT)
+        return read(self, draw)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", stopped)
+    monkeypatch.setattr(SegmentationDataset, "__getitem__", slow)
+    with interruptible(), pytest.raises(SystemExit) as ended:
+        main(fit_and_log("cut"))
+    assert ended.value.code == 130
+    monkeypatch.setattr(SegmentationTask, "training_step", training)
+    monkeypatch.setattr(SegmentationDataset, "__getitem__", read)
+    assert torch.load("cut/last.ckpt", weights_only=True)["global_step"] == 14
     main(["fit", "--ckpt_path=cut"])
     assert validations("cut") == validations("whole")
     assert_same_end(Path("cut"), Path("whole"))

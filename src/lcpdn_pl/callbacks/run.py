@@ -102,7 +102,8 @@ class SaveOnInterrupt(Callback):
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self._step = checkpoint.with_name(f"{checkpoint.name}.stopped")  # until it is the newest
+        # What is kept of a step, as long as a validation of it may follow.
+        self._step = checkpoint.with_name(f"{checkpoint.name}.stopped")
         self._asked = False
         self._kept = False
         self._before: Any = None
@@ -116,6 +117,7 @@ class SaveOnInterrupt(Callback):
         main = threading.current_thread() is threading.main_thread()
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         if trainer.world_size == 1 and main and not ignored:
+            self._step.unlink(missing_ok=True)  # of a run that was killed meanwhile
             self._before = signal.signal(signal.SIGINT, self._ask)
 
     def _ask(self, _number: int, _frame: Any) -> None:
@@ -144,15 +146,22 @@ class SaveOnInterrupt(Callback):
             trainer.save_checkpoint(self._step)
             self._kept = True
 
+    def on_validation_start(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Drops the step: the validation's checkpoint keeps it, or it is done again."""
+        if self._asked:
+            self._step.unlink(missing_ok=True)
+
     def on_validation_end(
         self,
         trainer: lightning.Trainer,  # noqa: ARG002
         pl_module: lightning.LightningModule,  # noqa: ARG002
     ) -> None:
-        """Drops the step, which the validation's checkpoint keeps."""
-        if self._asked:
-            self._step.unlink(missing_ok=True)
-            self._kept = True
+        """Has the run end where it was asked to meanwhile, too."""
+        self._kept = self._asked
 
     def on_train_batch_start(
         self,
@@ -167,8 +176,6 @@ class SaveOnInterrupt(Callback):
             KeyboardInterrupt: If Ctrl-C was pressed, for Lightning to end the run.
         """
         if self._kept:
-            if self._step.exists():
-                self._step.replace(self.checkpoint)
             raise KeyboardInterrupt
 
     def on_train_end(
@@ -189,8 +196,8 @@ class SaveOnInterrupt(Callback):
         Raises:
             KeyboardInterrupt: If Ctrl-C was pressed, for Lightning to end the run.
         """
-        self._step.unlink(missing_ok=True)
         if self._asked:
+            self._step.unlink(missing_ok=True)  # as no run keeps steps after its last validation
             raise KeyboardInterrupt
 
     def on_exception(
@@ -199,10 +206,10 @@ class SaveOnInterrupt(Callback):
         pl_module: lightning.LightningModule,  # noqa: ARG002
         exception: BaseException,  # noqa: ARG002
     ) -> None:
-        """Listens no more; a step whose validation was cut is done again."""
+        """Listens no more; the step that was kept becomes the last checkpoint."""
         self._hush()
-        if self._asked:
-            self._step.unlink(missing_ok=True)
+        if self._kept and self._step.exists():
+            self._step.replace(self.checkpoint)
 
 
 class EndTogether(Callback):
