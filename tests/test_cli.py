@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,7 @@ from lcpdn_pl.plotting import load_panels
 from lcpdn_pl.restore import restore
 from lcpdn_pl.tasks import DenoisingTask
 from tests.conftest import TreeMaker, write_images
+from tests.test_resume import interruptible
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 TINY_PRETRAIN = TINY.with_name("tiny_pretrain.yaml")
@@ -412,23 +415,27 @@ def test_pretraining_exports_a_denoiser_that_segmentation_takes(
     assert list(Path("runs", "monuseg", "lcpdn").glob("*/best.ckpt"))
 
 
-def test_pretraining_that_was_killed_goes_on_exactly(
-    pretrain: list[str], monkeypatch: pytest.MonkeyPatch
+# Killed, it goes on from the end of an epoch, where it validates; stopped, within one.
+@pytest.mark.parametrize(("stopped", "steps"), [(False, 6), (True, 8)])
+def test_pretraining_that_was_ended_goes_on_exactly(
+    stopped: bool, steps: int, pretrain: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main([*pretrain, "--trainer.default_root_dir=a", "--trainer.max_epochs=4"])
     step = DenoisingTask.training_step
 
-    def killed(self: DenoisingTask, image: torch.Tensor, batch_index: int) -> torch.Tensor:
+    def ended(self: DenoisingTask, image: torch.Tensor, batch_index: int) -> torch.Tensor:
         if (self.current_epoch, batch_index) == (2, 1):
-            raise RuntimeError("killed")
+            if not stopped:
+                raise RuntimeError("killed")
+            os.kill(os.getpid(), signal.SIGINT)
         return step(self, image, batch_index)
 
-    monkeypatch.setattr(DenoisingTask, "training_step", killed)
-    with pytest.raises(RuntimeError, match="killed"):
+    monkeypatch.setattr(DenoisingTask, "training_step", ended)
+    with interruptible(), pytest.raises(SystemExit if stopped else RuntimeError):
         main([*pretrain, "--trainer.default_root_dir=b", "--trainer.max_epochs=4"])
     monkeypatch.setattr(DenoisingTask, "training_step", step)
     (first,), (second,) = Path("a").glob("*/*/*"), Path("b").glob("*/*/*")
-    assert torch.load(second / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert torch.load(second / "last.ckpt", weights_only=True)["global_step"] == steps
     assert not (second / "denoiser").exists()
     main(["fit", "--ckpt_path", str(second / "last.ckpt")])
     assert list(Path("b").glob("*/*/*")) == [second]  # it went on in its own folder

@@ -1,4 +1,4 @@
-"""Samples keep their contract, and an epoch's draws depend on seed and epoch alone."""
+"""Samples keep their contract."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lcpdn_pl.data.dataset import EpochSampler, SegmentationDataset
+from lcpdn_pl.data.dataset import SegmentationDataset
+from lcpdn_pl.data.draws import EpochSampler
 from lcpdn_pl.data.samples import read_lvit
 from lcpdn_pl.data.transforms import Augmentation
 from tests.conftest import TreeMaker
@@ -86,34 +87,6 @@ def test_text_follows_the_disc(samples: pd.DataFrame) -> None:
         texts.add(sample["text"])
     assert len(texts) == 2
     assert augmented[0]["text"] == "One round nuclei, right lung."
-
-
-def test_each_epoch_is_another_permutation() -> None:
-    sampler = EpochSampler(20, seed=3)
-    epochs = []
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        epochs.append(list(sampler))
-        assert sorted(index for index, _ in epochs[-1]) == list(range(20))
-        assert list(sampler) == epochs[-1]
-    assert len({tuple(index for index, _ in epoch) for epoch in epochs}) == 3
-    assert len({seed for epoch in epochs for _, seed in epoch}) == 60
-    assert len(sampler) == 20
-    resumed = EpochSampler(20, seed=3)
-    resumed.set_epoch(2)
-    assert list(resumed) == epochs[2]
-    assert list(EpochSampler(20, seed=4)) != epochs[0]
-
-
-@pytest.mark.parametrize(("length", "ranks"), [(20, 2), (7, 3), (2, 5)])
-def test_processes_share_the_draws_out_in_turn(length: int, ranks: int) -> None:
-    alone = list(EpochSampler(length, seed=3))
-    shares = [list(EpochSampler(length, 3, rank, ranks)) for rank in range(ranks)]
-    assert {len(share) for share in shares} == {len(EpochSampler(length, 3, 0, ranks))}
-    together = [draw for turn in zip(*shares, strict=True) for draw in turn]
-    assert together[:length] == alone
-    assert len(together) < length + ranks
-    assert set(together) == set(alone)
 
 
 def test_workers_change_no_draw(samples: pd.DataFrame) -> None:

@@ -18,13 +18,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from lcpdn_pl.data.corruptions import Corruption
-from lcpdn_pl.data.dataset import (
-    EpochSampler,
-    Sample,
-    SegmentationDataset,
-    TrainingLoader,
-    WithUnlabelled,
-)
+from lcpdn_pl.data.dataset import Sample, SegmentationDataset, WithUnlabelled
+from lcpdn_pl.data.draws import EpochSampler, TrainingLoader
 from lcpdn_pl.data.images import list_images
 from lcpdn_pl.data.mask_reports import MASK_SOURCE
 from lcpdn_pl.data.masks import MaskRule

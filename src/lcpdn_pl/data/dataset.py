@@ -1,16 +1,14 @@
-"""Samples as the tasks see them, and the order in which an epoch draws them."""
+"""Samples as the tasks see them."""
 
-import math
-from collections.abc import Collection, Iterator, Mapping
-from itertools import cycle, islice
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from lcpdn_pl.data.corruptions import Corruption, corrupt
 from lcpdn_pl.data.images import read_image, read_mask
@@ -142,74 +140,3 @@ class WithUnlabelled(Dataset[Sample]):
         row, other_seed = np.random.default_rng((seed, 1)).integers((len(self.pool), 2**31))
         companion = self.pool[int(row), int(other_seed)]["image"]
         return {**self.labelled[draw], "unlabelled": companion}
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Shuffled rows with an augmentation seed each; epoch and seed decide both.
-
-    Nothing depends on what was drawn before, so a resumed run draws what an uninterrupted one
-    would have drawn, with any number of workers. Processes that train together take the draws in
-    turn, so that their batches together are those of one process; where the rows cannot be shared
-    out evenly, the epoch's first draws come once more.
-
-    Args:
-        length: Number of rows.
-        seed: Seed of the run.
-        rank: Number of this process.
-        ranks: How many processes train together.
-
-    Attributes:
-        first: Draws of this process that are left out.
-    """
-
-    def __init__(self, length: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        self.length = length
-        self.seed = seed
-        self.rank = rank
-        self.ranks = ranks
-        self.epoch = 0
-        self.first = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return math.ceil(self.length / self.ranks)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        order = rng.permutation(self.length).tolist()
-        seeds = rng.integers(2**31, size=self.length).tolist()
-        draws = cycle(zip(order, seeds, strict=True))
-        start = self.rank + self.first * self.ranks
-        return islice(draws, start, len(self) * self.ranks, self.ranks)
-
-
-class TrainingLoader(DataLoader[Sample]):
-    """Batches of an :class:`EpochSampler`; a checkpoint knows how many of its epoch were given.
-
-    Lightning stores and restores the state, so that a run which ended between two batches goes on
-    with the second one.
-    """
-
-    sampler: EpochSampler
-    _given = 0
-    _restored: tuple[int, int] = (-1, 0)
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # Not before the first batch is asked for, when Lightning has set the epoch.
-        epoch, given = self._restored
-        self._given = given if epoch == self.sampler.epoch else 0
-        self.sampler.first = self._given * (self.batch_size or 1)
-        for batch in super().__iter__():
-            self._given += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches were given."""
-        return {"epoch": self.sampler.epoch, "given": self._given}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Lets that epoch begin with the batches which were not given."""
-        self._restored = state["epoch"], state["given"]

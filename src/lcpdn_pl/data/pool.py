@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from jsonargparse.typing import NonNegativeInt
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from lcpdn_pl.data.datamodule import DataModule, run_seed
+from lcpdn_pl.data.draws import Draws, TrainingLoader
 from lcpdn_pl.data.images import list_images, read_image
 from lcpdn_pl.data.lvit import read_lvit
 from lcpdn_pl.data.manifest import read_manifest
@@ -140,7 +142,7 @@ class ImagePool(DataModule):
         )
         # Batches are drawn by the sampler, whose epoch Lightning sets, and not by a batch sampler,
         # whose epoch it does not.
-        return DataLoader(
+        return TrainingLoader(
             CropDataset(samples, self.sides, self.memory),
             batch_size=None,
             sampler=sampler,
@@ -249,8 +251,8 @@ class WholeDataset(Dataset[Tensor]):
         return to_tensor(resize_image(read_image(Path(self.images[index])), self.side))
 
 
-class CropSampler(Sampler[list[Crop]]):
-    """Batches of crops; epoch and seed decide all of them, so that a resumed run draws the same.
+class CropSampler(Draws[list[Crop]]):
+    """Batches of crops.
 
     Args:
         sources: Row numbers of each source, which are drawn from equally often.
@@ -266,21 +268,19 @@ class CropSampler(Sampler[list[Crop]]):
         batches: int,
         seed: int,
     ) -> None:
+        super().__init__(seed)
         self.sources = list(sources)
         self.crops = crops
         self.batches = batches
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.batches
 
     def __iter__(self) -> Iterator[list[Crop]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
+        return islice(self._batches(), self.first, None)
+
+    def _batches(self) -> Iterator[list[Crop]]:
+        rng = self.random()
         for _ in range(self.batches):
             side, size = self.crops[int(rng.integers(len(self.crops)))]
             chosen = rng.integers(len(self.sources), size=size)

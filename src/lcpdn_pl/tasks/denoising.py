@@ -97,6 +97,12 @@ class DenoisingTask(Task):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def on_train_start(self) -> None:
+        """Lets a run that was stopped within an epoch go on with its next batch."""
+        # To know how many steps there are, configure_optimizers has the loader made, and Lightning
+        # restores that of a run only where it makes it later.
+        self.trainer.fit_loop._load_combined_loader_states()
+
     def training_step(self, image: Tensor, batch_index: int) -> Tensor:
         """One step; timesteps and noise depend on seed, epoch and batch alone.
 
