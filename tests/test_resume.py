@@ -21,11 +21,15 @@ from lcpdn_pl.cli import main
 KILLS = int(os.environ.get("LCPDN_KILLS", "2"))
 """How often a run is killed; ``make reliability`` kills it 20 times."""
 
+WEIGHTS = ("state_dict", "current_model_state")
+"""Of a checkpoint: the averaged weights, and those that are trained."""
+
 # Dropout draws at every step, the averaged weights and the validation within an epoch are what
 # LCPDN is trained with.
 RUN = [
     *("--model=SegmentationTask", "--model.network=UNet", "--model.network.widths=[4,8]"),
     *("--model.network.dropout=0.5", "--model.optimizer=Adam", "--model.optimizer.lr=1e-2"),
+    *("--model.lr_scheduler=ExponentialLR", "--model.lr_scheduler.gamma=0.7"),
     *("--data=Phantom", "--data.counts=[7,2,3]", "--data.image_size=32"),
     *("--trainer.val_check_interval=3", "--trainer.log_every_n_steps=1"),
     *("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"),
@@ -64,7 +68,7 @@ def killed_in_writing(args: list[str], number: int | None) -> None:
 def assert_same_end(ours: Path, theirs: Path) -> None:
     for name in ("last.ckpt", "best.ckpt"):
         checkpoints = [torch.load(run / name, weights_only=True) for run in (ours, theirs)]
-        for part in ("state_dict", "current_model_state", "optimizer_states", "global_step"):
+        for part in (*WEIGHTS, "optimizer_states", "lr_schedulers", "global_step"):
             (values, names), (wanted, wanted_names) = (tree_flatten(c[part]) for c in checkpoints)
             assert names == wanted_names
             for value, other in zip(values, wanted, strict=True):
