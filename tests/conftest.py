@@ -1,8 +1,10 @@
 """Tiny data and tiny backbones, of the same classes and layouts as the real ones."""
 
 import os
+import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,17 @@ def write_images(folder: Path, count: int, size: int = 40, suffix: str = ".png")
             folder / f"image_{index:02}{suffix}"
         )
     return folder
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Hears Ctrl-C, which tests that were started in the background may ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def quiet_trainer(root: Path, **options: Any) -> lightning.Trainer:

@@ -29,8 +29,7 @@ from lcpdn_pl.cli import _precision, main
 from lcpdn_pl.plotting import load_panels
 from lcpdn_pl.restore import restore
 from lcpdn_pl.tasks import DenoisingTask
-from tests.conftest import TreeMaker, write_images
-from tests.test_resume import interruptible
+from tests.conftest import TreeMaker, interruptible, write_images
 
 TINY = Path(__file__).parent / "configs" / "tiny.yaml"
 TINY_PRETRAIN = TINY.with_name("tiny_pretrain.yaml")

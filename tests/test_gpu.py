@@ -1,4 +1,4 @@
-"""What only a GPU shows: that every method runs there, and finds what it finds on the CPU."""
+"""What only a GPU shows: that methods run there, repeat themselves, and find what a CPU finds."""
 
 import shutil
 import subprocess

@@ -86,7 +86,7 @@ def test_fit_that_is_interrupted_in_its_last_validation_is_whole_but_stopped(
         *("--data=Phantom", "--data.counts=[3,2,2]", "--data.image_size=32"),
         *("--trainer.max_epochs=2", "--run_folder=run"),
     ]
-    # Tests that were started in the background may ignore Ctrl-C.
+    # As tests.conftest.interruptible, but Lightning ignores Ctrl-C once it has ended such a run.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as ended:

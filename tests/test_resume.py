@@ -5,8 +5,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 from lcpdn_pl.cli import main
+from tests.conftest import interruptible
 
 KILLS = int(os.environ.get("LCPDN_KILLS", "2"))
 """How often a run is killed; ``make reliability`` kills it 20 times."""
@@ -122,17 +121,6 @@ def validations(folder: str) -> list[tuple[int, float]]:
     tables = [pd.read_csv(path) for path in sorted(Path(folder).rglob("metrics.csv"))]
     rows = pd.concat(tables)[["step", "val/dice"]].dropna()
     return list(rows.itertuples(index=False, name=None))
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Tests that were started in the background may ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # An epoch has 7 steps: in its middle, before a validation there, at its end without and with one.

@@ -23,7 +23,7 @@ from lcpdn_pl.data.images import read_image
 from lcpdn_pl.data.public import PublicDataModule
 from lcpdn_pl.data.transforms import resize_image, to_tensor
 from lcpdn_pl.errors import ConfigError, DataError
-from tests.conftest import TreeMaker, quiet_trainer, write_images
+from tests.conftest import TreeMaker, interruptible, quiet_trainer, write_images
 
 every_module = pytest.mark.parametrize("module", [MoNuSeg, QaTaCOV19, MosMedPlus])
 
@@ -220,13 +220,11 @@ def assert_start_of_workers(loaders: Iterable[DataLoader[Any]], seeded: bool) ->
             num_workers=2,
             worker_init_fn=partial(pl_worker_init_function, rank=0) if seeded else None,
         )
-        # Tests that were started in the background may ignore Ctrl-C.
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        torch.manual_seed(3)
-        found = torch.cat([batch.view(-1, 4) for batch in loader])
-        torch.manual_seed(3)
-        wanted = torch.cat([batch.view(-1, 4) for batch in plain])
-        signal.signal(signal.SIGINT, before)
+        with interruptible():
+            torch.manual_seed(3)
+            found = torch.cat([batch.view(-1, 4) for batch in loader])
+            torch.manual_seed(3)
+            wanted = torch.cat([batch.view(-1, 4) for batch in plain])
         assert found[:, 0].all()
         assert not wanted[:, 0].any()
         columns = slice(1, 4) if seeded else slice(1, 3)
